@@ -1,0 +1,304 @@
+"""Typed `params.yaml`: every experiment is validated before anything loads."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from dd.errors import DDError
+
+Family = Literal["llamagen", "var"]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: unknown keys are errors, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TeacherConfig(Section):
+    """Which teacher, and the distribution that it is sampled from (`dd.models.base.Filters`)."""
+
+    name: str = Field(description="entry of the zoo")
+    path: str | None = Field(None, description="a folder or file of your own that wins over the zoo's copy")
+    guidance: float = Field(1.0, ge=0)
+    top_k: int = Field(0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    temperature: float = Field(1.0, gt=0)
+    guidance_tokens: int = Field(-1, ge=-1)
+
+
+class SolverConfig(Section):
+    """Settings of the noise-to-token map (`dd.flow.Solver`); part of a shard's identity."""
+
+    method: Literal["adaptive", "multistep"] = "adaptive"
+    tolerance: float = Field(0.05, gt=0, description="adaptive: largest error of a step in the posterior")
+    steps: PositiveInt = Field(32, description="multistep: grid size; adaptive: not used")
+
+
+class TrajectoriesConfig(Section):
+    """The (noise, tokens) pairs."""
+
+    pairs: PositiveInt = Field(description="training pairs")
+    held_out: int = Field(512, ge=0, description="further pairs for the validation curves")
+    shard_size: PositiveInt = 1024
+    batch: PositiveInt = 256
+    seed: int = Field(0, ge=0)
+    solver: SolverConfig = SolverConfig()
+    captions: str | None = Field(None, description="caption file of a text-to-image experiment")
+
+
+class StudentConfig(Section):
+    """The student network: the authors' design, and our additions to it (all off gives the authors')."""
+
+    layers: PositiveInt | None = Field(None, description="depth; default the teacher's")
+    previous_slot: bool = Field(False, description="a position also sees the code or noise of the one before it")
+    noise_logits: bool = Field(False, description="logits see the position's own noise against all codes")
+    refinements: int = Field(0, ge=0, description="extra passes of the trunk over its own predictions")
+
+
+class LossConfig(Section):
+    """Weights of the loss terms; 0 leaves a term (and its network) out."""
+
+    cross_entropy: float = Field(1.0, ge=0)
+    regression: float = Field(0.0, ge=0)
+    perceptual: float = Field(0.0, ge=0)
+
+
+class ScoreConfig(Section):
+    """Second phase: a discrete form of conditional score distillation (docs/findings.md)."""
+
+    steps: int = Field(0, ge=0)
+    lr: float = Field(2e-4, gt=0)
+    weight: float = Field(1.0, ge=0)
+
+
+class DistillConfig(Section):
+    """Training of the student."""
+
+    steps: PositiveInt
+    batch: PositiveInt = 64
+    lr: float = Field(1e-3, gt=0)
+    muon_lr: float = Field(0.0, ge=0, description="Muon for block matrices at this rate; 0 leaves them to AdamW")
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup: int = Field(100, ge=0)
+    final_lr: float = Field(0.02, ge=0, le=1, description="end of the cosine, as a share of lr")
+    clip: float = Field(1.0, gt=0)
+    accumulate: PositiveInt = 1
+    ema: float = Field(0.999, ge=0, lt=1)
+    ema_warmup: bool = True
+    precision: Literal["bf16", "fp32", "auto"] = "auto"
+    seed: int = Field(0, ge=0)
+    timesteps: tuple[int, ...] = Field((0,), description="trajectory points trained on: finished groups")
+    initialise: Literal["teacher", "random"] = "teacher"
+    student: StudentConfig = StudentConfig()
+    losses: LossConfig = LossConfig()
+    split: int | None = Field(None, description="groups before it use the logits head, the others the continuous head")
+    own_prefix: float = Field(0.0, ge=0, le=1, description="share of rows whose prefix is the student's own")
+    own_prefix_refresh: PositiveInt = Field(500, description="steps between recomputations of those rows")
+    score: ScoreConfig = ScoreConfig()
+    log_every: PositiveInt = 50
+    evaluate_every: PositiveInt = 500
+    checkpoint_every: PositiveInt = 250
+
+    @model_validator(mode="after")
+    def _check(self) -> DistillConfig:
+        if not self.timesteps or 0 not in self.timesteps:
+            raise ValueError(f"timesteps must hold 0 (sampling starts there), got {list(self.timesteps)}")
+        if min(self.timesteps) < 0 or len(set(self.timesteps)) != len(self.timesteps):
+            raise ValueError(f"timesteps must be different and not negative, got {list(self.timesteps)}")
+        losses = self.losses
+        if losses.cross_entropy + losses.regression + losses.perceptual == 0:
+            raise ValueError("at least one loss weight must be above 0")
+        return self
+
+
+class _Sampler(Section):
+    label: str | None = Field(None, description="name in tables; default made from the settings")
+
+
+class RealSampler(_Sampler):
+    """Training images against the reference: the floor of the metric itself."""
+
+    name: Literal["real"]
+
+
+class ReconstructionSampler(_Sampler):
+    """Tokenizer reconstructions: the floor of every model that uses this tokenizer."""
+
+    name: Literal["reconstruction"]
+
+
+class TeacherSampler(_Sampler):
+    name: Literal["teacher"]
+
+
+class StudentSampler(_Sampler):
+    """Distilled Decoding: the student is evaluated once per entry of `steps` (finished groups)."""
+
+    name: Literal["dd"]
+    steps: tuple[int, ...] = (0,)
+    split: int | None = None
+
+
+class TeacherInvolvedSampler(_Sampler):
+    """Student, then the teacher re-draws groups [teacher_start, steps[-1]), then the student (paper, section 3.4)."""
+
+    name: Literal["dd+teacher"]
+    steps: tuple[int, ...]
+    teacher_start: int = Field(ge=0)
+    split: int | None = None
+
+
+class SkipSampler(_Sampler):
+    """Teacher for all but the last n groups, the rest in one shot (the paper's skip-n)."""
+
+    name: Literal["skip"]
+    n: PositiveInt
+
+
+class OneStepSampler(_Sampler):
+    """All tokens independently, from the condition alone (the paper's onestep*)."""
+
+    name: Literal["onestep*"]
+
+
+Sampler = Annotated[
+    RealSampler
+    | ReconstructionSampler
+    | TeacherSampler
+    | StudentSampler
+    | TeacherInvolvedSampler
+    | SkipSampler
+    | OneStepSampler,
+    Field(discriminator="name"),
+]
+
+
+class EvaluateConfig(Section):
+    protocol: str = "fd-fashion"
+    images: int = Field(10_000, ge=2)
+    seed: int = Field(1, ge=0)
+    batch: PositiveInt = 250
+    reference: str | None = Field(None, description="reference file of your own; default the protocol's")
+    captions: str | None = None
+    samplers: tuple[Sampler, ...]
+
+
+class Experiment(Section):
+    family: Family
+    condition: Literal["class", "text"] = "class"
+    teacher: TeacherConfig
+    trajectories: TrajectoriesConfig | None = None
+    distill: DistillConfig | None = None
+    student: str | None = Field(None, description="zoo entry of a released student: nothing is distilled")
+    evaluate: EvaluateConfig
+
+    @model_validator(mode="after")
+    def _check(self) -> Experiment:
+        if (self.distill is None) == (self.student is None):
+            raise ValueError("needs exactly one of 'distill' (train a student) and 'student' (fetch a released one)")
+        if self.distill is not None and self.trajectories is None:
+            raise ValueError("'distill' needs 'trajectories'")
+        return self
+
+
+class Params(Section):
+    experiments: dict[str, Experiment]
+
+
+def project_root() -> Path:
+    """The folder that holds params.yaml and zoo/: $DD_ROOT, else the nearest above the working directory, else ours."""
+    if root := os.environ.get("DD_ROOT"):
+        return Path(root)
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "params.yaml").is_file() and (folder / "zoo").is_dir():
+            return folder
+    return Path(__file__).resolve().parent.parent
+
+
+def validate(data: Any, source: str = "params.yaml") -> Params:
+    """Check a params.yaml's content. Raises DDError with one line that lists every fault."""
+    try:
+        return Params.model_validate(data)
+    except ValidationError as error:
+        raise DDError(f"{source}: {'; '.join(_fault(e) for e in error.errors())}") from None
+
+
+def load_params(path: Path | None = None) -> Params:
+    """Read and check params.yaml. Raises DDError."""
+    path = path or project_root() / "params.yaml"
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DDError(f"expected {path.name} in {path.parent}, found none; run from the project's folder") from None
+    except yaml.YAMLError as error:
+        raise DDError(f"{path.name}: not valid YAML ({' '.join(str(error).split())})") from None
+    return validate(data, path.name)
+
+
+def load_experiment(name: str, path: Path | None = None) -> Experiment:
+    """One experiment of params.yaml. Raises DDError that offers the nearest names."""
+    experiments = load_params(path).experiments
+    if name not in experiments:
+        near = difflib.get_close_matches(name, experiments, n=2)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(experiments))}"
+        raise DDError(f"no experiment '{name}' in params.yaml; {hint}")
+    return experiments[name]
+
+
+def fingerprint(*parts: Any) -> str:
+    """16 hex digits that change with any of `parts` (JSON-able; pydantic models and paths' contents allowed)."""
+
+    def plain(part: Any) -> Any:
+        if isinstance(part, BaseModel):
+            return part.model_dump(mode="json")
+        if isinstance(part, Path):
+            return hashlib.sha256(part.read_bytes()).hexdigest()
+        return part
+
+    text = json.dumps([plain(p) for p in parts], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_TAGS = {
+    "real",
+    "reconstruction",
+    "teacher",
+    "dd",
+    "dd+teacher",
+    "skip",
+    "onestep*",
+}
+
+
+def _fault(error: Any) -> str:
+    """One pydantic error as 'where: expected, got'."""
+    steps = [str(p) for p in error["loc"]]
+    where = ".".join(p for i, p in enumerate(steps) if not (p in _TAGS and i > 0 and steps[i - 1].isdigit()))
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown parameter{_nearest(error['loc'])}"
+    if error["type"] == "missing":
+        return f"{where}: missing"
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if isinstance(error["input"], dict | list):
+        return f"{where}: {message}" if where else message
+    return f"{where}: {message}, got {error['input']!r}"
+
+
+def _nearest(loc: tuple[Any, ...]) -> str:
+    """', did you mean lr?' for a misspelt key."""
+    names: set[str] = set()
+    for model in Section.__subclasses__() + _Sampler.__subclasses__():
+        names |= set(model.model_fields)
+    near = difflib.get_close_matches(str(loc[-1]), names, n=1)
+    return f", did you mean {near[0]}?" if near else ""
