@@ -1,0 +1,1 @@
+"""Evaluation: extractors, metrics, protocols and references."""

@@ -1,0 +1,140 @@
+"""A small residual image classifier: the feature extractor of experiments too small for an Inception network.
+
+It gives logits (class accuracy, Inception score), pooled features before the last layer (Frechet and kernel
+distances, precision, recall) and the maps of its stages (a perceptual loss for the student's continuous head).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dd.errors import DDError
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """Architecture of a `SmallClassifier`; stored beside the weights as JSON.
+
+    channels: width of each stage; every stage after the first halves the resolution. The last one is the width of
+    the features. blocks: residual blocks of each stage (0: the stage is its one opening convolution).
+    """
+
+    num_classes: int = 10
+    image_size: int = 32
+    channels: tuple[int, ...] = (32, 64, 128)
+    blocks: tuple[int, ...] = (0, 1, 1)
+
+    def __post_init__(self) -> None:
+        if not self.channels or len(self.channels) != len(self.blocks):
+            raise DDError(
+                f"expected one number of blocks for each stage, got channels {self.channels} and blocks {self.blocks}: "
+                "give two lists of the same length"
+            )
+
+
+class ClassifierOutput(NamedTuple):
+    """features: (B, F) pooled features before the last layer; logits: (B, num_classes)."""
+
+    features: Tensor
+    logits: Tensor
+
+
+class SmallClassifier(nn.Module):
+    """Images (B, 3, H, W) in [-1, 1] to class logits and features. H = W = config.image_size."""
+
+    def __init__(self, config: ClassifierConfig) -> None:
+        super().__init__()
+        self.config = config
+        inputs = (3, *config.channels[:-1])
+        self.body = nn.ModuleList(
+            _stage(width_in, width, blocks, stride=1 if i == 0 else 2)
+            for i, (width_in, width, blocks) in enumerate(zip(inputs, config.channels, config.blocks, strict=True))
+        )
+        self.head = nn.Linear(config.channels[-1], config.num_classes)
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """The map after each stage: (B, channels[i], H / 2^i, W / 2^i), differentiable."""
+        size = self.config.image_size
+        if images.ndim != 4 or images.shape[1:] != (3, size, size):
+            raise DDError(
+                f"expected images of shape (B, 3, {size}, {size}), got {tuple(images.shape)}: "
+                "resize them or use another classifier"
+            )
+        maps = []
+        h = images.contiguous(memory_format=torch.channels_last)
+        for stage in self.body:
+            h = stage(h)
+            maps.append(h)
+        return maps
+
+    def forward(self, images: Tensor) -> ClassifierOutput:
+        """Images (B, 3, H, W) in [-1, 1] to features (B, F) and logits (B, num_classes)."""
+        features = self.stages(images)[-1].mean(dim=(2, 3))  # (B, F)
+        return ClassifierOutput(features, self.head(features))
+
+    def perceptual_distance(self, images: Tensor, targets: Tensor) -> Tensor:
+        """(B,) mean over stages of the squared distance of channel-normalised maps (as LPIPS, Zhang et al. 2018)."""
+        distances = [
+            (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean(dim=(1, 2))
+            for a, b in zip(self.stages(images), self.stages(targets), strict=True)
+        ]
+        return torch.stack(distances).mean(0)
+
+    def save(self, path: str | Path, about: Mapping[str, object] | None = None) -> None:
+        """Write weights to `path` (.safetensors) and the configuration to the .json beside it.
+
+        about: further facts for the JSON (test accuracy, data, licence).
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}, path)
+        record = {"config": asdict(self.config), "about": dict(about or {})}
+        path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> SmallClassifier:
+        """Read a classifier back, in evaluation mode, without gradients for its weights."""
+        path = Path(path)
+        for needed in (path, path.with_suffix(".json")):
+            if not needed.is_file():
+                raise DDError(f"expected a classifier's weights and configuration, no file {needed}: check the path")
+        try:
+            config = json.loads(path.with_suffix(".json").read_text())["config"]
+            config = ClassifierConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
+            model = cls(config)
+            model.load_state_dict(load_file(path))
+        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = str(error).replace("\n", " ")
+            raise DDError(f"{path} is no classifier of this program ({reason}): make it again") from error
+        return model.eval().requires_grad_(False)
+
+
+def _stage(width_in: int, width: int, blocks: int, stride: int) -> nn.Sequential:
+    opening = [nn.Conv2d(width_in, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    return nn.Sequential(*opening, *(_Block(width) for _ in range(blocks)))
+
+
+class _Block(nn.Module):
+    """x + two convolutions, ReLU behind the sum (He et al. 2016)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        nn.init.zeros_(self.norm2.weight)  # every block starts as the identity
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(x + self.norm2(self.conv2(h)))
