@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -109,9 +109,9 @@ class SmallClassifier(nn.Module):
             if not needed.is_file():
                 raise DDError(f"expected a classifier's weights and configuration, no file {needed}: check the path")
         try:
-            config = json.loads(path.with_suffix(".json").read_text())["config"]
-            config = ClassifierConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
-            model = cls(config)
+            stored = json.loads(path.with_suffix(".json").read_text())["config"]
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+            model = cls(ClassifierConfig(**fields))
             model.load_state_dict(load_file(path))
         except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).replace("\n", " ")
