@@ -1,0 +1,209 @@
+"""LlamaGen's tokenizer (VQ-16 and smaller or larger ones of the same build): images <-> a grid of codes.
+
+State-dict names are those of FoundationVision/LlamaGen. All sizes come from `VQConfig`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dd.codebook import nearest_code
+from dd.errors import DDError
+from dd.models.base import Groups, Tokenizer
+from dd.models.layers import GROUPS, Downsample, ResBlock, Upsample, attend_over_pixels, group_norm
+
+# The official buffer `quantize.codebook_used` always has this length: the last codes drawn in training.
+USAGE_WINDOW = 65536
+
+
+@dataclass(frozen=True)
+class VQConfig:
+    """Sizes of the tokenizer. `latent` is the side of the code grid; images are latent * 2 ** (levels - 1) wide."""
+
+    codebook_size: int = 16384
+    codebook_dim: int = 8
+    z_channels: int = 256
+    ch: int = 128
+    ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
+    num_res_blocks: int = 2
+    latent: int = 16
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ch_mult", tuple(self.ch_mult))
+        if self.ch % GROUPS:
+            raise DDError(f"tokenizer ch: expected a multiple of {GROUPS} (GroupNorm), got {self.ch}; round it up")
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return self.latent * 2 ** (len(self.ch_mult) - 1)
+
+
+class Attention(nn.Module):
+    """Self-attention between the pixels of one feature map, with separate 1x1 convolutions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = group_norm(channels)
+        self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        return x + self.proj_out(attend_over_pixels(self.q(h), self.k(h), self.v(h)))
+
+
+class Level(nn.Module):
+    """The blocks of one resolution, with an optional change of resolution behind them."""
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        blocks: int,
+        attention: bool,
+        downsample: Downsample | None = None,
+        upsample: Upsample | None = None,
+    ) -> None:
+        super().__init__()
+        self.res = nn.ModuleList(ResBlock(c_in if i == 0 else c_out, c_out) for i in range(blocks))
+        self.attn = nn.ModuleList(Attention(c_out) for _ in range(blocks if attention else 0))
+        self.downsample = downsample
+        self.upsample = upsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, block in enumerate(self.res):
+            x = block(x)
+            if len(self.attn):
+                x = self.attn[i](x)
+        if self.downsample is not None:
+            x = self.downsample(x)
+        return x if self.upsample is None else self.upsample(x)
+
+
+def _middle(channels: int) -> nn.ModuleList:
+    return nn.ModuleList([ResBlock(channels, channels), Attention(channels), ResBlock(channels, channels)])
+
+
+class Encoder(nn.Module):
+    """Images (B, 3, H, W) to features (B, z_channels, h, w)."""
+
+    def __init__(self, config: VQConfig) -> None:
+        super().__init__()
+        widths = [config.ch, *(config.ch * m for m in config.ch_mult)]
+        last = len(config.ch_mult) - 1
+        self.conv_in = nn.Conv2d(3, config.ch, 3, padding=1)
+        self.conv_blocks = nn.ModuleList()
+        for i in range(last + 1):
+            down = None if i == last else Downsample(widths[i + 1])
+            self.conv_blocks.append(
+                Level(widths[i], widths[i + 1], config.num_res_blocks, attention=i == last, downsample=down)
+            )
+        self.mid = _middle(widths[-1])
+        self.norm_out = group_norm(widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], config.z_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv_in(x)
+        for level in self.conv_blocks:
+            h = level(h)
+        for block in self.mid:
+            h = block(h)
+        return self.conv_out(F.silu(self.norm_out(h)))
+
+
+class Decoder(nn.Module):
+    """Features (B, z_channels, h, w) to images (B, 3, H, W), not clamped. `conv_blocks` is in order of use."""
+
+    def __init__(self, config: VQConfig) -> None:
+        super().__init__()
+        widths = [config.ch * m for m in reversed(config.ch_mult)]
+        last = len(widths) - 1
+        self.conv_in = nn.Conv2d(config.z_channels, widths[0], 3, padding=1)
+        self.mid = _middle(widths[0])
+        self.conv_blocks = nn.ModuleList()
+        for i in range(last + 1):
+            up = None if i == last else Upsample(widths[i])
+            self.conv_blocks.append(
+                Level(widths[max(i - 1, 0)], widths[i], config.num_res_blocks + 1, attention=i == 0, upsample=up)
+            )
+        self.norm_out = group_norm(widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = self.conv_in(z)
+        for block in self.mid:
+            h = block(h)
+        for level in self.conv_blocks:
+            h = level(h)
+        return self.conv_out(F.silu(self.norm_out(h)))
+
+
+class Codes(nn.Module):
+    """The stored codebook; it is L2-normalised whenever it is used."""
+
+    def __init__(self, config: VQConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(config.codebook_size, config.codebook_dim)
+        self.register_buffer("codebook_used", torch.zeros(USAGE_WINDOW))
+
+
+class VQTokenizer(Tokenizer):
+    """VQ tokenizer with an L2-normalised codebook: L = latent * latent tokens in raster order, one group each."""
+
+    def __init__(self, config: VQConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.groups = Groups((1,) * config.latent**2)
+        self.image_size = config.image_size
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quantize = Codes(config)
+        self.quant_conv = nn.Conv2d(config.z_channels, config.codebook_dim, 1)
+        self.post_quant_conv = nn.Conv2d(config.codebook_dim, config.z_channels, 1)
+
+    def init_weights(self) -> None:
+        """Weights to start training from: codes on the unit sphere, PyTorch's own initialisation elsewhere."""
+        nn.init.normal_(self.quantize.embedding.weight)
+        self.quantize.embedding.weight.data = F.normalize(self.quantize.embedding.weight.data, dim=-1)
+
+    @property
+    def codebook(self) -> Tensor:
+        return F.normalize(self.quantize.embedding.weight.float(), dim=-1)
+
+    def encode_continuous(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] to latents (B, C, h, w) before quantisation, not normalised."""
+        if images.shape[1:] != (3, self.image_size, self.image_size):
+            raise DDError(
+                f"tokenizer: expected images (B, 3, {self.image_size}, {self.image_size}), got {tuple(images.shape)}; "
+                "resize them first"
+            )
+        return self.quant_conv(self.encoder(images))
+
+    def quantise(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (B, C, h, w) to codes (B, C, h, w) and tokens (B, L) int64.
+
+        The codes pass gradients straight through to the normalised latents.
+        """
+        unit = F.normalize(z.float(), dim=1)
+        tokens = nearest_code(unit.detach().permute(0, 2, 3, 1).flatten(1, 2), self.codebook)
+        codes = self.to_map(self.codebook[tokens])
+        return unit + (codes - unit).detach(), tokens
+
+    def to_map(self, codes: Tensor) -> Tensor:
+        """Code vectors (B, L, C) to a map (B, C, h, w)."""
+        side = self.config.latent
+        return codes.transpose(1, 2).reshape(codes.shape[0], codes.shape[2], side, side)
+
+    def decode_map(self, codes: Tensor) -> Tensor:
+        """Codes or continuous vectors (B, C, h, w) to images (B, 3, H, W), not clamped."""
+        return self.decoder(self.post_quant_conv(codes))
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.quantise(self.encode_continuous(images))[1]
+
+    def decode(self, codes: Tensor) -> Tensor:
+        return self.decode_map(self.to_map(codes))
