@@ -1,0 +1,158 @@
+"""Data set -> zoo/data/<name>/{train,test}: packed uint8 images (dd.data).
+
+Fashion-MNIST (Xiao, Rasul, Vollgraf 2017; MIT licence) comes from a local folder, else from its public address, else
+from Debian's package `dataset-fashion-mnist`, unpacked without root; its four files are pinned by SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+
+from dd.data import ImageSet, read_folder, read_idx, save_images
+from dd.errors import DDError
+from zoo.settings import HERE, Dataset, load_settings, pick, run_stage
+
+log = logging.getLogger(__name__)
+
+FASHION_CLASSES = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle-boot",
+)
+FASHION_FILES = {
+    "train-images-idx3-ubyte.gz": "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7",
+    "train-labels-idx1-ubyte.gz": "0ae29f65d86684f32d1b9c85147786c547b9c6aebcaf235f0400a0cce308b056",
+    "t10k-images-idx3-ubyte.gz": "cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa",
+    "t10k-labels-idx1-ubyte.gz": "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05",
+}
+FASHION_URL = os.environ.get("DD_FASHION_MNIST_URL", "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/")
+DEBIAN_PACKAGE = "dataset-fashion-mnist"
+SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+
+
+def make(settings: Dataset, target: Path) -> dict[str, int]:
+    """Write both splits below `target`; returns their sizes. Raises DDError."""
+    if settings.source == "fashion-mnist":
+        splits = fashion_mnist(settings)
+    else:
+        splits = own_folder(settings)
+    for name, split in splits.items():
+        save_images(target / name, split)
+    return {name: len(split) for name, split in splits.items()}
+
+
+def own_folder(settings: Dataset) -> dict[str, ImageSet]:
+    """Somebody's class folders, split into train and test."""
+    if settings.folder is None:
+        raise DDError("source: folder needs 'folder', the path of your class folders")
+    read = {"size": settings.image_size, "crop": settings.crop, "on_error": settings.unreadable}
+    train = read_folder(Path(settings.folder).expanduser(), **read)  # type: ignore[arg-type]
+    if settings.test_folder is not None:
+        test = read_folder(Path(settings.test_folder).expanduser(), **read)  # type: ignore[arg-type]
+        if test.classes != train.classes:
+            raise DDError(f"test_folder has classes {list(test.classes)}, expected {list(train.classes)}")
+        return {"train": train, "test": test}
+    held_out = np.zeros(len(train), dtype=bool)
+    for label, name in enumerate(train.classes):
+        (rows,) = np.nonzero(train.labels == label)
+        share = max(1, round(settings.test_share * len(rows)))
+        if share >= len(rows):
+            raise DDError(f"class '{name}' has {len(rows)} image(s); expected at least 2, to hold one out for testing")
+        held_out[np.random.default_rng(label).permutation(rows)[:share]] = True
+    return {
+        "train": ImageSet(train.images[~held_out], train.labels[~held_out], train.classes),
+        "test": ImageSet(train.images[held_out], train.labels[held_out], train.classes),
+    }
+
+
+def fashion_mnist(settings: Dataset) -> dict[str, ImageSet]:
+    """Fashion-MNIST from the first source that has it, checked."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = _fashion_folder(settings.folder, Path(scratch))
+        for name, expected in FASHION_FILES.items():
+            got = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            if got != expected:
+                raise DDError(f"{folder / name}: expected SHA-256 {expected[:12]}..., got {got[:12]}...; fetch it again")
+        names = list(FASHION_FILES)
+        return {
+            "train": read_idx(folder / names[0], folder / names[1], settings.image_size, FASHION_CLASSES),
+            "test": read_idx(folder / names[2], folder / names[3], settings.image_size, FASHION_CLASSES),
+        }
+
+
+def _fashion_folder(given: str | None, scratch: Path) -> Path:
+    places = [Path(given).expanduser()] if given else []
+    if local := os.environ.get("DD_FASHION_MNIST"):
+        places.insert(0, Path(local))
+    for place in (*places, SYSTEM_FOLDER):
+        if all((place / name).is_file() for name in FASHION_FILES):
+            log.info("Fashion-MNIST from %s", place)
+            return place
+    problems = [f"not in {' or '.join(map(str, (*places, SYSTEM_FOLDER)))}"]
+    for source in (_from_address, _from_debian):
+        try:
+            return source(scratch)
+        except (OSError, subprocess.SubprocessError) as error:
+            problems.append(f"{source.__doc__}: {error}")
+    raise DDError(
+        f"Fashion-MNIST could not be had ({'; '.join(problems)}); place {', '.join(FASHION_FILES)} in a folder and "
+        "set DD_FASHION_MNIST to it"
+    )
+
+
+def _from_address(scratch: Path) -> Path:
+    """the public address"""
+    log.info("Fashion-MNIST from its public address")
+    for name in FASHION_FILES:
+        with urllib.request.urlopen(FASHION_URL + name, timeout=15) as reply, (scratch / name).open("wb") as out:
+            shutil.copyfileobj(reply, out)
+    return scratch
+
+
+def _from_debian(scratch: Path) -> Path:
+    """the Debian package"""
+    log.info("Fashion-MNIST from the Debian package %s", DEBIAN_PACKAGE)
+    run = {"cwd": scratch, "check": True, "capture_output": True, "timeout": 300}
+    try:
+        subprocess.run(["apt-get", "download", DEBIAN_PACKAGE], **run)  # type: ignore[call-overload]
+    except subprocess.CalledProcessError:  # a new machine has no package lists yet; own lists need no root
+        lists = [f"-oDir::State::Lists={scratch}/lists", f"-oDir::Cache={scratch}/cache"]
+        for folder in ("lists/partial", "cache/archives/partial"):
+            (scratch / folder).mkdir(parents=True)
+        subprocess.run(["apt-get", *lists, "update"], **run)  # type: ignore[call-overload]
+        subprocess.run(["apt-get", *lists, "download", DEBIAN_PACKAGE], **run)  # type: ignore[call-overload]
+    (package,) = scratch.glob("*.deb")
+    subprocess.run(["dpkg-deb", "-x", package.name, "unpacked"], **run)  # type: ignore[call-overload]
+    return scratch / "unpacked" / SYSTEM_FOLDER.relative_to("/")
+
+
+def main(name: str) -> str:
+    settings = pick(load_settings().datasets, "data set", name)
+    target = HERE / "data" / name
+    scratch = target.with_name(f".{name}.tmp")
+    shutil.rmtree(scratch, ignore_errors=True)
+    sizes = make(settings, scratch)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(scratch, target)
+    return f"wrote zoo/data/{name}: {', '.join(f'{v} {k} images' for k, v in sizes.items())}"
+
+
+if __name__ == "__main__":
+    run_stage(main, __doc__)
