@@ -60,8 +60,8 @@ class Upsample(nn.Module):
 
 def attend_over_pixels(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Single-head attention between the pixels of feature maps (B, c, h, w), scale c ** -0.5."""
-    rows = [m.flatten(2).transpose(1, 2).unsqueeze(1) for m in (q, k, v)]  # each (B, 1, h*w, c)
-    mixed = F.scaled_dot_product_attention(*rows)
+    q_rows, k_rows, v_rows = (m.flatten(2).transpose(1, 2).unsqueeze(1) for m in (q, k, v))  # (B, 1, h*w, c)
+    mixed = F.scaled_dot_product_attention(q_rows, k_rows, v_rows)
     return mixed.squeeze(1).transpose(1, 2).reshape(q.shape)
 
 

@@ -1,0 +1,51 @@
+"""Families by name: plain dicts in, models out.
+
+The dicts are what `dataclasses.asdict` makes of the config classes, so that they pass through JSON and YAML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import torch
+
+from dd.errors import DDError
+from dd.models.base import Teacher, Tokenizer
+from dd.models.llamagen.teacher import GPT, LlamaGenTeacher
+from dd.models.llamagen.tokenizer import VQConfig, VQTokenizer
+from dd.models.llamagen.transformer import GPTConfig
+
+FAMILIES = ("llamagen", "var")
+T = TypeVar("T")
+
+
+def make_config(cls: type[T], values: Mapping[str, Any]) -> T:
+    """A config dataclass from a dict; unknown and missing names are refused."""
+    try:
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    except TypeError as error:
+        known = ", ".join(getattr(cls, "__dataclass_fields__", {}))
+        raise DDError(f"{cls.__name__}: expected the settings {known}; got {dict(values)} ({error})") from error
+
+
+def check_family(family: str) -> None:
+    """Refuse an unknown family."""
+    if family not in FAMILIES:
+        raise DDError(f"family: expected one of {', '.join(FAMILIES)}, got {family!r}; docs/add-a-teacher.md adds one")
+
+
+def build_tokenizer(family: str, config: Mapping[str, Any], device: str | torch.device = "cpu") -> Tokenizer:
+    """A tokenizer with random weights, or none at all on device "meta"."""
+    check_family(family)
+    with torch.device(device):
+        return VQTokenizer(make_config(VQConfig, config))
+
+
+def build_teacher(
+    family: str, tokenizer: Mapping[str, Any], transformer: Mapping[str, Any], device: str | torch.device = "cpu"
+) -> Teacher:
+    """A teacher with random weights; its parts are `.tokenizer` and `.transformer`, with official names inside."""
+    check_family(family)
+    with torch.device(device):
+        return LlamaGenTeacher(GPT(make_config(GPTConfig, transformer)), VQTokenizer(make_config(VQConfig, tokenizer)))
