@@ -71,7 +71,7 @@ def train(settings: Extractor, data: ImageSet) -> SmallClassifier:
             loss.backward()
             optimizer.step()
             schedule.step()
-            bar.update(loss=float(loss))
+            bar.update(loss=loss.item())
     return model.eval()
 
 
