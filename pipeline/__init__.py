@@ -1,0 +1,15 @@
+"""Prefect flows over the DVC graph: they order, watch and stop the stages; DVC alone decides what must run.
+
+graph.py        the stages and their order, as DVC reads them; targets
+params.py       overrides of parameters, checked before anything runs
+guard.py        the small process above each `dvc`: whatever it started ends with it
+process.py      one guarded command: its lines, its end, how to stop it
+slots.py        places on the accelerator, held by the kernel for as long as a stage lives
+stage.py        one stage through `dvc repro -s`: ran, restored, unchanged or failed
+local.py        a whole run without a server
+flows.py        the same run as Prefect flows: experiments, sweep
+artifacts.py    what the Prefect UI shows of a run
+provenance.py   what a run was made from
+server.py       the project's own Prefect server; finding one that runs
+run.py, ui.py   the commands behind `dd-cli run` and `make ui`
+"""

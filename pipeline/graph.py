@@ -1,0 +1,175 @@
+"""The stages of dvc.yaml and their order, read from DVC itself; which of them a run is about."""
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dd.errors import DDError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One node of the graph.
+
+    `name` is what `dvc repro -s` takes (`distill@llamagen-fashion`, `report`, `images.dvc`); `needs` are the names of
+    the stages whose outputs it reads; `outs` are paths relative to the repository. A stage whose dvc.yaml entry says
+    `meta: {accelerator: true}` takes one of the run's places on the accelerator.
+    """
+
+    name: str
+    needs: tuple[str, ...] = ()
+    outs: tuple[str, ...] = ()
+    accelerator: bool = False
+
+    @property
+    def group(self) -> str:
+        """The part before the `@` of a foreach stage; the whole name of any other."""
+        return self.name.split("@", 1)[0]
+
+    @property
+    def experiment(self) -> str | None:
+        """The part after the `@`, None for a stage of its own."""
+        return self.name.split("@", 1)[1] if "@" in self.name else None
+
+
+def project() -> Path:
+    """The root of the project: $DD_ROOT, else the nearest folder above the working directory that has a .dvc."""
+    if root := os.environ.get("DD_ROOT"):
+        return Path(root).resolve()
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)
+
+
+Plan = dict[str, Stage]  # in an order in which every stage comes after those it needs
+
+
+def read(root: Path) -> Plan:
+    """All stages of the repository at `root`.
+
+    Raises DDError, one line, if there is no git or DVC repository, if dvc.yaml, dvc.lock or params.yaml cannot be read,
+    or if the stages form a cycle.
+    """
+    from dvc.exceptions import DvcException, NotDvcRepoError  # half a second of imports: only when a run needs them
+    from dvc.repo import Repo
+
+    if not (root / ".dvc").is_dir():
+        raise DDError(
+            f"expected a DVC repository, found no .dvc in {root}: run `dvc init` there or change to the project"
+        )
+    if not (root / "dvc.yaml").is_file():
+        raise DDError(f"expected stages, found no dvc.yaml in {root}: run from the root of the project")
+    refuse_conflicts(root / "dvc.lock")
+    try:
+        with Repo(str(root)) as repo:
+            graph = repo.index.graph
+            found = {stage.addressing: _stage(stage, graph.successors(stage)) for stage in graph}
+    except NotDvcRepoError as error:
+        raise DDError(f"{_one_line(error)}: run `git init` and `dvc init` in {root}") from error
+    except (DvcException, ValueError) as error:
+        raise DDError(f"DVC cannot read the pipeline: {_one_line(error)}; mend it until `dvc dag` works") from error
+    if not found:
+        raise DDError(f"expected at least one stage, found none in {root / 'dvc.yaml'}: is `experiments` empty?")
+    return in_order(found)
+
+
+def refuse_conflicts(lock: Path) -> None:
+    """A dvc.lock with the marks of an unfinished merge is refused by name; DVC's own error is a page of YAML."""
+    if not lock.is_file():
+        return
+    for number, line in enumerate(lock.read_text(encoding="utf-8").splitlines(), 1):
+        if line.startswith(("<<<<<<< ", ">>>>>>> ")):
+            raise DDError(
+                f"expected a clean dvc.lock, found a merge conflict in line {number}: take one side with "
+                "`git checkout --ours dvc.lock` (or --theirs), then run again: what differs is recomputed"
+            )
+
+
+def in_order(stages: Mapping[str, Stage]) -> Plan:
+    """Sorted so that dependencies come first; otherwise in the given order."""
+    plan: Plan = {}
+
+    def add(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            loop = " -> ".join((*path[path.index(name) :], name))
+            raise DDError(
+                f"expected stages without a cycle, found {loop}: remove one of these dependencies in dvc.yaml"
+            )
+        if name not in plan:
+            for need in stages[name].needs:
+                add(need, (*path, name))
+            plan[name] = stages[name]
+
+    for name in stages:
+        add(name, ())
+    return plan
+
+
+def choose(plan: Plan, targets: Sequence[str]) -> Plan:
+    """The stages named by `targets` and everything they need; all of them for no targets.
+
+    A target is a stage (`distill@NAME`, `report`), a group of a foreach (`distill`: all its stages), or an experiment
+    (`NAME`: all its stages). Raises DDError with the nearest names for any other.
+    """
+    if not targets:
+        return dict(plan)
+    chosen: set[str] = set()
+    for target in targets:
+        named = [stage.name for stage in plan.values() if target in (stage.name, stage.group, stage.experiment)]
+        if not named:
+            raise DDError(
+                f"expected an experiment, a stage or a group of stages, found {target!r}: {near(target, plan)}"
+            )
+        for name in named:
+            _with_needs(name, plan, chosen)
+    return {name: stage for name, stage in plan.items() if name in chosen}
+
+
+def experiments(plan: Plan) -> list[str]:
+    """The experiments that the plan's stages belong to, in their order."""
+    return list(dict.fromkeys(stage.experiment for stage in plan.values() if stage.experiment))
+
+
+def names(plan: Plan) -> list[str]:
+    """Everything that `choose` takes: experiments, then groups, then stages."""
+    return list(dict.fromkeys([*experiments(plan), *(stage.group for stage in plan.values()), *plan]))
+
+
+def near(wrong: str, plan: Plan) -> str:
+    """What the user may have meant."""
+    return nearest(wrong, names(plan), fallback=[*experiments(plan), *(s.group for s in plan.values())])
+
+
+def nearest(wrong: str, known: Iterable[str], fallback: Iterable[str] = ()) -> str:
+    """`did you mean ...?` or the names there are."""
+    known = list(dict.fromkeys(known))
+    if close := difflib.get_close_matches(wrong, known, n=3, cutoff=0.6):
+        return f"did you mean {' or '.join(close)}?"
+    return f"there are {', '.join(dict.fromkeys(fallback or known)) or 'none'}"
+
+
+def _with_needs(name: str, plan: Plan, chosen: set[str]) -> None:
+    if name not in chosen:
+        chosen.add(name)
+        for need in plan[name].needs:
+            _with_needs(need, plan, chosen)
+
+
+def _stage(stage: Any, needs: Iterable[Any]) -> Stage:
+    meta = stage.meta if isinstance(stage.meta, dict) else {}
+    return Stage(
+        name=stage.addressing,
+        needs=tuple(need.addressing for need in needs),
+        outs=tuple(str(out) for out in stage.outs),
+        accelerator=bool(meta.get("accelerator", False)),
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    """A DVC exception and its cause in one line."""
+    texts = [str(error)]
+    if error.__cause__ is not None and str(error.__cause__) not in texts[0]:
+        texts.append(str(error.__cause__))
+    return "; ".join(" ".join(text.split()) for text in texts if text).rstrip(".")

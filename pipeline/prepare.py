@@ -1,0 +1,33 @@
+"""Everything that is checked before a run begins, the same with and without a server."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dd.errors import DDError
+from pipeline import graph, params
+from pipeline.graph import Plan
+from pipeline.stage import Options
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that may start: its stages in order, and what it would change in params.yaml."""
+
+    root: Path
+    plan: Plan
+    options: Options
+    changes: tuple[params.Change, ...] = ()
+
+
+def prepare(root: Path, targets: Sequence[str], overrides: Sequence[str], options: Options) -> Run:
+    """Read the graph, choose the stages, check the numbers and the overrides. Raises DDError, one line."""
+    if options.slots < 1:
+        raise DDError(f"expected at least one place on the accelerator, found slots={options.slots}: use 1")
+    if options.dask_workers < 0:
+        raise DDError(f"expected dask_workers of 0 (none) or more, found {options.dask_workers}")
+    plan = graph.choose(graph.read(root), targets)
+    changes: tuple[params.Change, ...] = ()
+    if overrides:
+        changes = tuple(params.check(params.load(root), overrides, graph.experiments(plan)))
+    return Run(root, plan, options, changes)

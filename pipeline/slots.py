@@ -1,0 +1,62 @@
+"""Places on the accelerator: at most `count` stages of this machine use it at once, whichever runs they belong to.
+
+A place is a lock file (flock) whose descriptor is handed to the guard of the stage, so the kernel holds it exactly as
+long as one of the flow and the guard lives: no lease to renew, nothing to clean after SIGKILL, no server needed.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pipeline import process
+
+POLL = 0.2  # seconds
+
+
+@contextlib.contextmanager
+def slot(folder: Path, count: int, holder: str, say: Callable[[str], None]) -> Iterator[int]:
+    """Wait for one of `count` places and yield the descriptor that holds it.
+
+    `say` gets one line if there is a wait. Raises process.StoppedError if the run is stopped meanwhile.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    said = False
+    while (held := _take(folder, count)) is None:
+        if not said:
+            say(f"waiting for the accelerator ({who(folder) or 'another stage'} has it)")
+            said = True
+        if process.stopping.wait(POLL):
+            raise process.StoppedError(f"not started: {holder} waited for the accelerator")
+    try:
+        os.ftruncate(held, 0)
+        os.pwrite(held, json.dumps({"stage": holder, "pid": os.getpid(), "since": round(time.time())}).encode(), 0)
+        yield held
+    finally:
+        os.close(held)
+
+
+def who(folder: Path) -> str:
+    """The stages that hold a place at this moment."""
+    holders = []
+    for path in sorted(folder.glob("accelerator-*.lock")):
+        with contextlib.suppress(OSError, ValueError), path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holders.append(str(json.loads(file.read())["stage"]))
+    return ", ".join(holders)
+
+
+def _take(folder: Path, count: int) -> int | None:
+    for number in range(count):
+        held = os.open(folder / f"accelerator-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return held
+        except BlockingIOError:
+            os.close(held)
+    return None
