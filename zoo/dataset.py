@@ -89,7 +89,9 @@ def fashion_mnist(settings: Dataset) -> dict[str, ImageSet]:
         for name, expected in FASHION_FILES.items():
             got = hashlib.sha256((folder / name).read_bytes()).hexdigest()
             if got != expected:
-                raise DDError(f"{folder / name}: expected SHA-256 {expected[:12]}..., got {got[:12]}...; fetch it again")
+                raise DDError(
+                    f"{folder / name}: expected SHA-256 {expected[:12]}..., got {got[:12]}...; fetch it again"
+                )
         names = list(FASHION_FILES)
         return {
             "train": read_idx(folder / names[0], folder / names[1], settings.image_size, FASHION_CLASSES),

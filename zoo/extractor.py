@@ -58,9 +58,7 @@ def train(settings: Extractor, data: ImageSet) -> SmallClassifier:
     optimizer = torch.optim.SGD(model.parameters(), run.lr, 0.9, weight_decay=run.weight_decay, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, run.lr, total_steps=steps, pct_start=0.2)
     labels = torch.as_tensor(data.labels)
-    order = torch.cat(
-        [torch.randperm(len(data), generator=generator) for _ in range(int(np.ceil(run.epochs)) + 1)]
-    )
+    order = torch.cat([torch.randperm(len(data), generator=generator) for _ in range(int(np.ceil(run.epochs)) + 1)])
     model.train()
     with progress(steps, unit="steps", label="extractor") as bar:
         for step in range(steps):

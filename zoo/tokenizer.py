@@ -1,0 +1,155 @@
+"""Tokenizer of a data set -> zoo/<name>/tokenizer.safetensors.
+
+Loss: absolute pixel error, a perceptual term (normalised feature maps and pooled features of the extractor) and
+commitment; the codes follow their vectors by an exponential k-means (van den Oord et al. 2017, appendix A.1), and a
+code that nothing chooses any more is moved onto a vector of the present batch.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dd.data import ImageSet, load_images
+from dd.metrics.classifier import SmallClassifier
+from dd.models.base import Tokenizer
+from dd.models.llamagen.tokenizer import VQTokenizer
+from dd.models.registry import build_tokenizer
+from dd.safeload import save_tensors
+from zoo.extractor import to_model
+from zoo.loop import fit
+from zoo.settings import HERE, TokenizerSettings, load_settings, pick, run_stage, tune_cpu
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One training pass: images (B, 3, H, W), vectors (N, C) that were quantised, their tokens (N,), commitment ()."""
+
+    images: Tensor
+    vectors: Tensor
+    tokens: Tensor
+    commitment: Tensor
+
+
+def training_pass(model: Tokenizer, images: Tensor) -> Pass:
+    """Encode, quantise with straight-through gradients, decode."""
+    if isinstance(model, VQTokenizer):
+        z = model.encode_continuous(images)
+        unit = F.normalize(z.float(), dim=1)
+        codes, tokens = model.quantise(z)
+        decoded = model.decoder(model.post_quant_conv(codes))
+        rows = unit.detach().permute(0, 2, 3, 1).flatten(0, 2)
+        return Pass(decoded, rows, tokens.flatten(), (unit - codes.detach()).square().sum(1).mean())
+    raise TypeError(type(model).__name__)
+
+
+class KMeans:
+    """Exponential moving k-means of a codebook: counts and sums of the vectors that chose each code.
+
+    Its state lives in two buffers of its own and is rebuilt within 1 / (1 - decay) steps of a resume.
+    """
+
+    def __init__(self, weight: Tensor, decay: float, unit: bool, generator: torch.Generator) -> None:
+        self.weight, self.decay, self.unit, self.generator = weight, decay, unit, generator
+        self.counts = torch.ones(len(weight))
+        self.sums = weight.detach().clone()
+        self.idle = torch.zeros(len(weight), dtype=torch.int64)
+
+    @torch.no_grad()
+    def update(self, vectors: Tensor, tokens: Tensor) -> None:
+        """vectors (N, C) and the codes (N,) that they chose."""
+        number = len(self.weight)
+        counts = torch.bincount(tokens, minlength=number).float()
+        sums = torch.zeros_like(self.sums).index_add_(0, tokens, vectors.float())
+        self.counts.lerp_(counts, 1 - self.decay)
+        self.sums.lerp_(sums, 1 - self.decay)
+        self.idle = torch.where(counts > 0, 0, self.idle + 1)
+        dead = torch.nonzero(self.idle > 30)[:, 0]
+        if len(dead):
+            rows = torch.randint(len(vectors), (len(dead),), generator=self.generator)
+            mean = counts.sum() / number
+            self.counts[dead], self.sums[dead], self.idle[dead] = mean, vectors[rows].float() * mean, 0
+        centres = self.sums / self.counts.clamp_min(1e-3)[:, None]
+        self.weight.copy_(F.normalize(centres, dim=-1) if self.unit else centres)
+
+
+def perceptual(extractor: SmallClassifier, images: Tensor, targets: Tensor) -> Tensor:
+    """Distance of normalised feature maps, plus the squared distance of pooled features in units of their size."""
+    ours, theirs = extractor.stages(images), extractor.stages(targets)
+    maps = sum(
+        (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean()
+        for a, b in zip(ours, theirs, strict=True)
+    )
+    pooled, wanted = ours[-1].mean((2, 3)), theirs[-1].mean((2, 3))
+    return maps / len(ours) + (pooled - wanted).square().mean() / wanted.square().mean()
+
+
+def train(settings: TokenizerSettings, data: ImageSet, extractor: SmallClassifier, identity: object) -> Tokenizer:
+    run = settings.train
+    torch.manual_seed(run.seed)
+    model = build_tokenizer(settings.family, settings.config)
+    model.init_weights()
+    generator = torch.Generator().manual_seed(run.seed)
+    codes = model.get_parameter("quantize.embedding.weight").requires_grad_(False)
+    kmeans = KMeans(codes, settings.codebook_decay, settings.family == "llamagen", generator)
+    per_epoch = len(data) // run.batch
+    order: dict[int, Tensor] = {}
+
+    def loss_of(step: int) -> dict[str, Tensor]:
+        epoch, place = divmod(step, per_epoch)
+        if epoch not in order:
+            order.clear()
+            order[epoch] = torch.randperm(len(data), generator=torch.Generator().manual_seed(run.seed * 1000 + epoch))
+        rows = order[epoch][place * run.batch : (place + 1) * run.batch]
+        images = to_model(data.images[rows.sort().values.numpy()])
+        if run.flip and step % 2:
+            images = images.flip(3)
+        images = images.contiguous(memory_format=torch.channels_last)
+        result = training_pass(model, images)
+        kmeans.update(result.vectors, result.tokens)
+        return {
+            "pixel": settings.pixel * (result.images - images).abs().mean(),
+            "perceptual": settings.perceptual * perceptual(extractor, result.images, images),
+            "commitment": settings.commitment * result.commitment,
+        }
+
+    model.to(memory_format=torch.channels_last)
+    return fit(model, loss_of, int(run.epochs * per_epoch), run, identity, f"tokenizer {settings.family}")
+
+
+@torch.no_grad()
+def report(model: Tokenizer, data: ImageSet, images: int = 2000) -> dict[str, float]:
+    """Pixel error and codebook use on held-out images."""
+    real = to_model(data.images[:images])
+    tokens = torch.cat([model.encode(part) for part in real.split(250)])
+    fake = torch.cat([model.decode(model.codebook[part]) for part in tokens.split(250)])
+    shares = torch.bincount(tokens.flatten(), minlength=len(model.codebook)) / tokens.numel()
+    return {
+        "absolute_error": round(float((fake - real).abs().mean()), 5),
+        "codebook_perplexity": round(float(torch.special.entr(shares).sum().exp()), 1),
+    }
+
+
+def main(name: str) -> str:
+    zoo = load_settings()
+    settings = pick(zoo.tokenizers, "tokenizer", name)
+    folder = HERE / "data" / settings.dataset
+    extractor = SmallClassifier.load(HERE / settings.extractor / "extractor.safetensors")
+    model = train(settings, load_images(folder / "train"), extractor, settings)
+    target = HERE / name / "tokenizer.safetensors"
+    os.makedirs(target.parent, exist_ok=True)
+    about = report(model, load_images(folder / "test"))
+    save_tensors(target, model.state_dict(), {"data": settings.dataset, **{k: str(v) for k, v in about.items()}})
+    return f"wrote zoo/{name}/tokenizer.safetensors: {about}"
+
+
+if __name__ == "__main__":
+    tune_cpu()
+    run_stage(main, __doc__)
