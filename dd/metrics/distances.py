@@ -9,6 +9,7 @@ import contextlib
 import io
 import logging
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -39,7 +40,9 @@ def frechet(a: Gaussian, b: Gaussian) -> float:
     from cleanfid.fid import frechet_distance
 
     if a.mean.shape != b.mean.shape:
-        raise DDError(f"expected features of one width, got {len(a.mean)} and {len(b.mean)}: use one extractor for both")
+        raise DDError(
+            f"expected features of one width, got {len(a.mean)} and {len(b.mean)}: use one extractor for both"
+        )
     check = frechet_by_eigenvalues(a, b)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -93,8 +96,9 @@ def kernel(features: NDArray[np.float32], reference: NDArray[np.float32], seed: 
     if groups < 2:
         return Estimate(value)
     rng = np.random.default_rng(seed)
-    ours, theirs = np.array_split(rng.permutation(len(features)), groups), np.array_split(
-        rng.permutation(len(reference)), groups
+    ours, theirs = (
+        np.array_split(rng.permutation(len(features)), groups),
+        np.array_split(rng.permutation(len(reference)), groups),
     )
     with _numpy_seed(seed):
         parts = [
@@ -211,7 +215,7 @@ def shuffle_within(labels: Tensor | None, count: int, seed: int = 0) -> Tensor:
     if labels is not None:
         changes = torch.nonzero(labels[order].diff()).flatten() + 1
         bounds = [0, *changes.tolist(), count]
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         members = order[start:end]
         result[members] = members.roll(1)
     return result

@@ -116,7 +116,10 @@ def write_npz(path: Path, batches: Iterable[Tensor], count: int) -> int:
     Only one batch is in memory; the file takes its name when all `count` images are in it.
     """
     written = 0
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+    with (
+        atomic_path(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
+    ):
         with archive.open("arr_0.npy", "w", force_zip64=True) as out:
             for images in batches:
                 pixels = images[: count - written].permute(0, 2, 3, 1).contiguous().numpy()

@@ -113,6 +113,9 @@ class ClassSpread:
 
     def add(self, features: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
         """Take in (B, F) features and their (B,) classes."""
+        classes = self._counts.shape[1]
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise DDError(f"expected classes 0 to {classes - 1}, got {int(labels.min())} to {int(labels.max())}")
         x = np.asarray(features, dtype=np.float64)
         rows = np.arange(len(x))
         for group, part in split_by_group(rows, self._seen, self.expected, self.groups):

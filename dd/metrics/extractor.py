@@ -1,0 +1,136 @@
+"""Feature extractors behind one interface: uint8 RGB images in, features and logits out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dd.errors import DDError
+from dd.metrics.classifier import SmallClassifier
+from dd.safeload import sha256_file
+
+
+@dataclass(frozen=True)
+class Features:
+    """features (B, F) float32; logits (B, classes) float32 or None; spatial (B, F') float32 or None (sFID)."""
+
+    features: Tensor
+    logits: Tensor | None = None
+    spatial: Tensor | None = None
+
+
+class MissingWeights(DDError):  # noqa: N818  (reads as what happened, not as a programming error)
+    """An extractor's weights are not on this machine; the text says how to get them."""
+
+
+class Extractor(ABC):
+    """Images (B, 3, H, W) uint8 to `Features` on the CPU.
+
+    name and preprocessing say what is computed, weights_sha256 by which weights: a reference made by another one of
+    the three is refused. image_size: the only size taken, or None where the extractor resizes.
+    """
+
+    name: str
+    preprocessing: str
+    weights_sha256: str
+    feature_width: int
+    image_size: int | None = None
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Features:
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise DDError(f"expected uint8 images (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
+        if self.image_size and tuple(images.shape[2:]) != (self.image_size, self.image_size):
+            raise DDError(
+                f"extractor {self.name} expects images of {self.image_size} x {self.image_size}, got "
+                f"{images.shape[2]} x {images.shape[3]}: use the protocol of these images, or resize them"
+            )
+        return self.extract(images)
+
+    @abstractmethod
+    def extract(self, images: Tensor) -> Features:
+        """The work itself, on checked images."""
+
+
+class ClassifierExtractor(Extractor):
+    """One of our own classifiers: pooled features before the last layer."""
+
+    preprocessing = "x / 127.5 - 1"
+
+    def __init__(self, path: Path, device: str | torch.device = "cpu", name: str | None = None) -> None:
+        if not path.is_file():
+            raise MissingWeights(f"no extractor at {path}: make it with `dvc repro zoo/dvc.yaml`, or `dvc pull` it")
+        self.model = SmallClassifier.load(path).to(device)
+        self.device = torch.device(device)
+        self.name = name or f"classifier-{path.parent.name}"
+        self.weights_sha256 = sha256_file(path)
+        self.feature_width = self.model.config.channels[-1]
+        self.image_size = self.model.config.image_size
+
+    def extract(self, images: Tensor) -> Features:
+        out = self.model(images.to(self.device).float() / 127.5 - 1)
+        return Features(out.features.cpu(), out.logits.cpu())
+
+
+class TorchScriptExtractor(Extractor):
+    """Any TorchScript module that maps float images (B, 3, H, W) in [-1, 1] to (B, F), or to (features, logits).
+
+    TorchScript is a program: load only files whose origin you trust.
+    """
+
+    preprocessing = "x / 127.5 - 1"
+
+    def __init__(
+        self, path: Path, image_size: int, device: str | torch.device = "cpu", name: str | None = None
+    ) -> None:
+        if not path.is_file():
+            raise MissingWeights(f"no TorchScript extractor at {path}: check the path")
+        try:
+            self.model = torch.jit.load(str(path), map_location=device).eval()
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise DDError(f"{path} is no TorchScript file ({reason}): export it with torch.jit.save") from error
+        self.device = torch.device(device)
+        self.name = name or f"torchscript-{path.stem}"
+        self.weights_sha256 = sha256_file(path)
+        self.image_size = image_size
+        self.feature_width = self.extract(torch.zeros(2, 3, image_size, image_size, dtype=torch.uint8)).features.shape[
+            1
+        ]
+
+    @torch.inference_mode()
+    def extract(self, images: Tensor) -> Features:
+        out = self.model(images.to(self.device).float() / 127.5 - 1)
+        features, logits = out if isinstance(out, tuple) else (out, None)
+        if features.ndim != 2:
+            raise DDError(
+                f"extractor {self.name} returned features of shape {tuple(features.shape)}: expected (B, F), pool them"
+            )
+        return Features(features.float().cpu(), None if logits is None else logits.float().cpu())
+
+
+def open_extractor(kind: str, path: Path | None, device: str | torch.device = "cpu", size: int = 0) -> Extractor:
+    """An extractor by kind: classifier | torchscript | inception-tf | inception-clean | inception-pytorch.
+
+    path: its weights; the Inception networks are also looked for in their libraries' caches.
+    Raises MissingWeights where they are not on this machine.
+    """
+    from dd.metrics import inception
+
+    if kind in ("classifier", "torchscript"):
+        if path is None:
+            raise DDError(f"an extractor of kind {kind} needs the path of its weights")
+        return ClassifierExtractor(path, device) if kind == "classifier" else TorchScriptExtractor(path, size, device)
+    networks: dict[str, Callable[..., Extractor]] = {
+        "inception-tf": inception.TensorflowInception,
+        "inception-clean": inception.CleanInception,
+        "inception-pytorch": inception.PytorchInception,
+    }
+    if kind not in networks:
+        raise DDError(f"no extractor of kind '{kind}'; there are classifier, torchscript, {', '.join(networks)}")
+    return networks[kind](path, device)
