@@ -1,4 +1,4 @@
-"""Feature extractor of a data set: a small classifier -> zoo/<dataset>/extractor.safetensors."""
+"""Feature extractor of a data set: a small classifier -> zoo/<name>/extractor.safetensors."""
 
 from __future__ import annotations
 
@@ -80,6 +80,7 @@ def main(name: str) -> str:
     test = load_images(folder / "test")
     share = accuracy(model, test)
     target = HERE / name / "extractor.safetensors"
+    target.parent.mkdir(exist_ok=True)
     scratch = target.with_name(".extractor.safetensors")
     model.save(scratch, {"data": settings.dataset, "test_accuracy": round(share, 4), "classes": list(test.classes)})
     os.replace(scratch.with_suffix(".json"), target.with_suffix(".json"))
