@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dd.errors import DDError
+
 # What an image is drawn from: class indices (B,) int64, or a batch of captions (dd.text.Captions).
 Condition = Any
 
@@ -180,3 +182,12 @@ class Student(nn.Module, ABC):
     @abstractmethod
     def initialise_from(self, teacher: Teacher) -> None:
         """Copy the teacher's trunk (and heads where they fit) into this student."""
+
+
+def check_classes(labels: Tensor, classes: int) -> None:
+    """Refuse class indices outside 0..classes (the last one means "no class")."""
+    if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) <= classes):
+        raise DDError(
+            f"classes: expected indices 0..{classes - 1} ({classes} for none), got {int(labels.min())}.."
+            f"{int(labels.max())}; check the labels or the teacher"
+        )

@@ -15,6 +15,9 @@ from dd.models.base import Teacher, Tokenizer
 from dd.models.llamagen.teacher import GPT, LlamaGenTeacher
 from dd.models.llamagen.tokenizer import VQConfig, VQTokenizer
 from dd.models.llamagen.transformer import GPTConfig
+from dd.models.var.teacher import VAR, VARTeacher
+from dd.models.var.tokenizer import MultiScaleConfig, MultiScaleTokenizer
+from dd.models.var.transformer import VARConfig
 
 FAMILIES = ("llamagen", "var")
 T = TypeVar("T")
@@ -39,6 +42,8 @@ def build_tokenizer(family: str, config: Mapping[str, Any], device: str | torch.
     """A tokenizer with random weights, or none at all on device "meta"."""
     check_family(family)
     with torch.device(device):
+        if family == "var":
+            return MultiScaleTokenizer(make_config(MultiScaleConfig, config))
         return VQTokenizer(make_config(VQConfig, config))
 
 
@@ -46,6 +51,9 @@ def build_teacher(
     family: str, tokenizer: Mapping[str, Any], transformer: Mapping[str, Any], device: str | torch.device = "cpu"
 ) -> Teacher:
     """A teacher with random weights; its parts are `.tokenizer` and `.transformer`, with official names inside."""
-    check_family(family)
+    codes = build_tokenizer(family, tokenizer, device)
     with torch.device(device):
-        return LlamaGenTeacher(GPT(make_config(GPTConfig, transformer)), VQTokenizer(make_config(VQConfig, tokenizer)))
+        if isinstance(codes, MultiScaleTokenizer):
+            return VARTeacher(VAR(make_config(VARConfig, transformer)), codes)
+        assert isinstance(codes, VQTokenizer)
+        return LlamaGenTeacher(GPT(make_config(GPTConfig, transformer)), codes)

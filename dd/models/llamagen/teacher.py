@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from dd.errors import DDError
-from dd.models.base import Condition, Filters, Teacher
+from dd.models.base import Condition, Filters, Teacher, check_classes
+from dd.models.cache import KVCache, make_caches
 from dd.models.filtering import keep_top_k, keep_top_p_descending
 from dd.models.layers import module_device
 from dd.models.llamagen.tokenizer import VQTokenizer
-from dd.models.llamagen.transformer import GPTConfig, KVCache, LabelEmbedder, Trunk
+from dd.models.llamagen.transformer import GPTConfig, LabelEmbedder, Trunk
 
 
 class GPT(Trunk):
@@ -109,8 +110,7 @@ class LlamaGenTeacher(Teacher):
         if drawn < guided:
             x = torch.cat([x, transformer.embed(tokens, self.unconditional(condition))])
             mask = None if mask is None else mask.repeat(2, 1, 1)  # the null half keeps the caption's mask
-        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-        caches = [KVCache(len(x), config.n_head, length, config.head_dim, dtype, x.device) for _ in transformer.layers]
+        caches = make_caches(config.n_layer, x, config.n_head, length, config.head_dim)
         return DecodingState(filters, batch, guided, caches, mask, x, drawn)
 
     def guided_logits(self, state: DecodingState) -> Tensor:
@@ -150,12 +150,3 @@ class LlamaGenTeacher(Teacher):
             state.mask = None if state.mask is None else state.mask[: state.batch]
         x = self.transformer.tok_embeddings(tokens)
         state.pending = torch.cat([x, x]) if state.drawn < state.guided else x
-
-
-def check_classes(labels: Tensor, classes: int) -> None:
-    """Refuse class indices outside 0..classes (the last one means "no class")."""
-    if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) <= classes):
-        raise DDError(
-            f"classes: expected indices 0..{classes - 1} ({classes} for none), got {int(labels.min())}.."
-            f"{int(labels.max())}; check the labels or the teacher"
-        )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dd.errors import DDError
 from dd.models.base import Condition
+from dd.models.cache import KVCache
 
 
 @dataclass(frozen=True)
@@ -79,23 +80,6 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the interleaved pairs of x (B, H, n, head_dim) by the angles (n, head_dim / 2), in float32."""
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack([even * cos - odd * sin, odd * cos + even * sin], -1).flatten(-2).type_as(x)
-
-
-class KVCache:
-    """Keys and values of one layer, allocated once: (rows, H, length, head_dim) each."""
-
-    def __init__(self, rows: int, heads: int, length: int, head_dim: int, dtype: torch.dtype, device: torch.device):
-        self.k, self.v = (torch.empty(rows, heads, length, head_dim, dtype=dtype, device=device) for _ in range(2))
-
-    def write(self, start: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store n positions from `start`; returns everything known so far, (rows, H, start + n, head_dim)."""
-        end = start + k.shape[2]
-        self.k[:, :, start:end], self.v[:, :, start:end] = k, v
-        return self.k[:, :, :end], self.v[:, :, :end]
-
-    def keep(self, rows: int) -> None:
-        """Forget all but the first rows, without copying."""
-        self.k, self.v = self.k[:rows], self.v[:rows]
 
 
 class RMSNorm(nn.Module):
