@@ -27,8 +27,8 @@ import yaml
 from filelock import FileLock
 
 from dd.errors import DDError
+from dd.files import sha256_file, write_text
 from dd.progress import Progress, progress
-from dd.safeload import sha256_file, write_text
 
 logger = logging.getLogger(__name__)
 

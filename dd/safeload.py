@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import argparse
 import errno
-import hashlib
 import io
 import json
-import os
 import pickletools
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dd.errors import DDError
+from dd.files import atomic_path, sha256_file, write_text
+
+__all__ = ["atomic_path", "load_tensors", "read_metadata", "save_tensors", "sha256_file", "write_text"]
 
 METADATA_KEY = "dd"  # one key holding JSON: safetensors writes several keys in random order, and files must be equal
 MAX_PICKLE = 256 * 2**20  # bytes of a checkpoint's object tree; official ones have under one megabyte
@@ -44,48 +44,7 @@ _HARMLESS = {
 }
 
 
-# ------------------------------------------------------------------------------------------------- hashes and writing
-
-
-def sha256_file(path: Path | str) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
-    """A temporary name beside `path`; what is written there takes the final name when the block ends without error.
-
-    The bytes are on disk before the rename, so neither a crash nor a full disk leaves half a file under `path`.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DDError(_write_problem(path, error)) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _write_problem(path: Path, error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
-        return f"no space left on the disk while writing {path}: free some space and run the command again"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"no permission to write {path}: make {path.parent} writable or choose another folder"
-    return f"cannot write {path}: {error.strerror or error}"
-
-
-def write_text(path: Path | str, text: str) -> None:
-    """Write a whole text file atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+# ------------------------------------------------------------------------------------------------------------- writing
 
 
 def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
