@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,12 +27,15 @@ class ClassifierConfig:
 
     channels: width of each stage; every stage after the first halves the resolution. The last one is the width of
     the features. blocks: residual blocks of each stage (0: the stage is its one opening convolution).
+    feature_scale: the features are multiplied by it. The kernel of KID, (x.y / F + 1)^3, supposes features whose
+    root mean square is about 1, and distances then have a readable size; see `SmallClassifier.calibrate`.
     """
 
     num_classes: int = 10
     image_size: int = 32
     channels: tuple[int, ...] = (32, 64, 128)
     blocks: tuple[int, ...] = (0, 1, 1)
+    feature_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.channels or len(self.channels) != len(self.blocks):
@@ -79,8 +82,19 @@ class SmallClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> ClassifierOutput:
         """Images (B, 3, H, W) in [-1, 1] to features (B, F) and logits (B, num_classes)."""
-        features = self.stages(images)[-1].mean(dim=(2, 3))  # (B, F)
-        return ClassifierOutput(features, self.head(features))
+        pooled = self.stages(images)[-1].mean(dim=(2, 3))  # (B, F)
+        return ClassifierOutput(pooled * self.config.feature_scale, self.head(pooled))
+
+    @torch.no_grad()
+    def calibrate(self, images: Tensor, batch: int = 500) -> None:
+        """Set `feature_scale` so that the features of these images (N, 3, H, W) have root mean square 1."""
+        self.eval()
+        self.config = replace(self.config, feature_scale=1.0)
+        squares = torch.cat([self(part).features.double().square().mean(1) for part in images.split(batch)])
+        scale = float(squares.mean().rsqrt())
+        if not 0 < scale < float("inf"):
+            raise DDError(f"expected features that are not all 0, their scale is {scale}: train the classifier first")
+        self.config = replace(self.config, feature_scale=float(f"{scale:.4g}"))
 
     def perceptual_distance(self, images: Tensor, targets: Tensor) -> Tensor:
         """(B,) mean over stages of the squared distance of channel-normalised maps (as LPIPS, Zhang et al. 2018)."""

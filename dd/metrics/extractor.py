@@ -60,14 +60,13 @@ class Extractor(ABC):
 class ClassifierExtractor(Extractor):
     """One of our own classifiers: pooled features before the last layer."""
 
-    preprocessing = "x / 127.5 - 1"
-
     def __init__(self, path: Path, device: str | torch.device = "cpu", name: str | None = None) -> None:
         if not path.is_file():
             raise MissingWeights(f"no extractor at {path}: make it with `dvc repro zoo/dvc.yaml`, or `dvc pull` it")
         self.model = SmallClassifier.load(path).to(device)
         self.device = torch.device(device)
         self.name = name or f"classifier-{path.parent.name}"
+        self.preprocessing = f"x / 127.5 - 1; features x {self.model.config.feature_scale:g}"
         self.weights_sha256 = sha256_file(path)
         self.feature_width = self.model.config.channels[-1]
         self.image_size = self.model.config.image_size
