@@ -63,7 +63,7 @@ def train(settings: Extractor, data: ImageSet) -> SmallClassifier:
     with progress(steps, unit="steps", label="extractor") as bar:
         for step in range(steps):
             rows = order[step * run.batch : (step + 1) * run.batch]
-            images = augment(to_model(data.images[rows.numpy()]), generator, run.flip)
+            images = augment(to_model(data.images[rows.numpy()]), generator, run.flip, settings.shift)
             loss = F.cross_entropy(model(images).logits, labels[rows], label_smoothing=settings.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
@@ -82,6 +82,7 @@ def main(name: str) -> str:
     target = HERE / name / "extractor.safetensors"
     target.parent.mkdir(exist_ok=True)
     scratch = target.with_name(".extractor.safetensors")
+    model.calibrate(to_model(load_images(folder / "train").images[:5000]))
     model.save(scratch, {"data": settings.dataset, "test_accuracy": round(share, 4), "classes": list(test.classes)})
     os.replace(scratch.with_suffix(".json"), target.with_suffix(".json"))
     os.replace(scratch, target)

@@ -50,6 +50,7 @@ class Extractor(Section):
     blocks: tuple[int, ...] = (0, 1, 1)
     train: Training
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    shift: int = Field(2, ge=0, description="augmentation: each image moves by up to so many pixels")
 
 
 class TokenizerSettings(Section):

@@ -20,6 +20,7 @@ from dd.metrics.classifier import SmallClassifier
 from dd.models.base import Tokenizer
 from dd.models.llamagen.tokenizer import VQTokenizer
 from dd.models.registry import build_tokenizer
+from dd.models.var.tokenizer import MultiScaleTokenizer
 from dd.safeload import save_tensors
 from zoo.extractor import to_model
 from zoo.loop import fit
@@ -47,6 +48,18 @@ def training_pass(model: Tokenizer, images: Tensor) -> Pass:
         decoded = model.decoder(model.post_quant_conv(codes))
         rows = unit.detach().permute(0, 2, 3, 1).flatten(0, 2)
         return Pass(decoded, rows, tokens.flatten(), (unit - codes.detach()).square().sum(1).mean())
+    if isinstance(model, MultiScaleTokenizer):
+        f = model.encode_continuous(images)
+        quantizer = model.quantize
+        tokens, maps = quantizer.quantise(f)
+        residuals = [f.detach(), *(f.detach() - f_hat.detach() for f_hat in maps[:-1])]
+        rows = [quantizer.shrink(r, k).flatten(2).transpose(1, 2).flatten(0, 1) for k, r in enumerate(residuals)]
+        f_hat = maps[-1]
+        decoded = model.decode_map(f + (f_hat - f).detach())
+        # phi is trained to bring f_hat close to f, after every scale; f is held to what can be written (beta 0.25)
+        fit_error = torch.stack([(m - f.detach()).square().sum(1).mean() for m in maps]).mean()
+        commitment = (f - f_hat.detach()).square().sum(1).mean() + 4 * fit_error
+        return Pass(decoded, torch.cat(rows), torch.cat([t.flatten() for t in tokens]), commitment)
     raise TypeError(type(model).__name__)
 
 
