@@ -57,7 +57,7 @@ class Solver:
     """
 
     method: Literal["adaptive", "grid"] = "adaptive"
-    tolerance: float = 0.003
+    tolerance: float = 0.001
     first: float = 0.1
     negligible: float = 1e-4
     max_evaluations: int = 100
