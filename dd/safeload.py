@@ -109,10 +109,10 @@ def _kind(path: Path) -> str:
         head = file.read(64)
     if head[:4] == b"PK\x03\x04":
         return "zip"
+    if head[8:9] == b"{":  # before the pickle test: a header of 128 bytes, say, makes its first byte 0x80 too
+        return "safetensors"
     if head[:1] == b"\x80":
         return "pickle"
-    if head[8:9] == b"{":
-        return "safetensors"
     looks = _looks_like(head)
     raise DDError(f"expected a checkpoint (safetensors, .pt, .pth) at {path}, but {looks}: fetch the file again")
 
