@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dd.data import ImageSet, load_images
+from dd.machine import tune_cpu
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
 from dd.progress import progress
-from zoo.settings import HERE, Extractor, load_settings, pick, run_stage, tune_cpu
+from zoo.settings import HERE, Extractor, load_settings, pick, run_stage
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from dd.data import ImageSet, load_images
+from dd.machine import tune_cpu
 from dd.metrics.extractor import ClassifierExtractor
 from dd.metrics.reference import build_reference
-from zoo.settings import HERE, load_settings, pick, run_stage, tune_cpu
+from zoo.settings import HERE, load_settings, pick, run_stage
 
 
 def batches(data: ImageSet, size: int = 500) -> Iterator[Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -108,21 +107,3 @@ def run_stage(main: Callable[[str], str], doc: str | None) -> None:
     except DDError as error:
         raise SystemExit(f"error: {error}") from None
     logging.getLogger(__name__).info("%s (%.0f s)", done, time.monotonic() - started)
-
-
-def tune_cpu() -> None:
-    """Keep glibc from giving large blocks back to the kernel at every step (system time 36 % -> 0 on two cores).
-
-    The settings are read when a process starts, so this re-executes once.
-    """
-    wanted = {
-        "MALLOC_MMAP_THRESHOLD_": "4294967296",
-        "MALLOC_TRIM_THRESHOLD_": "8589934592",
-        "MALLOC_TOP_PAD_": "268435456",
-        "OMP_WAIT_POLICY": "passive",
-    }
-    if any(os.environ.get(key) is None for key in wanted):
-        import sys
-
-        os.environ.update({k: v for k, v in wanted.items() if os.environ.get(k) is None})
-        os.execv(sys.executable, sys.orig_argv[:1] + sys.orig_argv[1:])

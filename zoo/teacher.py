@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dd.data import ImageSet, load_images
+from dd.machine import tune_cpu
 from dd.models.base import Teacher, Tokenizer
 from dd.models.registry import build_teacher
 from dd.precision import autocast
@@ -18,7 +19,7 @@ from dd.progress import progress
 from dd.safeload import load_tensors, save_tensors
 from zoo.extractor import to_model
 from zoo.loop import fit
-from zoo.settings import HERE, TeacherSettings, load_settings, pick, run_stage, tune_cpu
+from zoo.settings import HERE, TeacherSettings, load_settings, pick, run_stage
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,9 @@ def main(name: str) -> str:
         "nll_test": round(negative_log_likelihood(teacher, test), 4),
         "nll_train": round(negative_log_likelihood(teacher, TokenSet(data.tokens[:10000], data.labels[:10000])), 4),
     }
-    save_tensors(HERE / name / "teacher.safetensors", teacher.transformer.state_dict(), {"data": source.dataset, **about})
+    save_tensors(
+        HERE / name / "teacher.safetensors", teacher.transformer.state_dict(), {"data": source.dataset, **about}
+    )
     return f"wrote zoo/{name}/teacher.safetensors: {about}"
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dd.data import ImageSet, load_images
+from dd.machine import tune_cpu
 from dd.metrics.classifier import SmallClassifier
 from dd.models.base import Tokenizer
 from dd.models.llamagen.tokenizer import VQTokenizer
@@ -24,7 +25,7 @@ from dd.models.var.tokenizer import MultiScaleTokenizer
 from dd.safeload import save_tensors
 from zoo.extractor import to_model
 from zoo.loop import fit
-from zoo.settings import HERE, TokenizerSettings, load_settings, pick, run_stage, tune_cpu
+from zoo.settings import HERE, TokenizerSettings, load_settings, pick, run_stage
 
 log = logging.getLogger(__name__)
 

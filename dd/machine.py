@@ -1,0 +1,26 @@
+"""Settings of the process itself that make CPU training faster. Knows no torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Read by glibc and the OpenMP runtime when a process starts.
+_WANTED = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "8589934592",
+    "MALLOC_TOP_PAD_": "268435456",
+    "OMP_WAIT_POLICY": "passive",
+}
+
+
+def tune_cpu() -> None:
+    """Keep glibc from giving large blocks back to the kernel at every step (system time 36 % -> 0 on two cores).
+
+    The settings are read when a process starts, so this re-executes the present command once, before anything else
+    was done. Values that the user has set win.
+    """
+    missing = {key: value for key, value in _WANTED.items() if key not in os.environ}
+    if missing:
+        os.environ.update(missing)
+        os.execv(sys.executable, sys.orig_argv)
