@@ -38,9 +38,13 @@ class TeacherConfig(Section):
 class SolverConfig(Section):
     """Settings of the noise-to-token map (`dd.flow.Solver`); part of a shard's identity."""
 
-    method: Literal["adaptive", "multistep"] = "adaptive"
-    tolerance: float = Field(0.05, gt=0, description="adaptive: largest error of a step in the posterior")
-    steps: PositiveInt = Field(32, description="multistep: grid size; adaptive: not used")
+    method: Literal["adaptive", "grid"] = "adaptive"
+    tolerance: float = Field(0.003, gt=0)
+    first: float = Field(0.1, gt=0)
+    negligible: float = Field(1e-4, gt=0, le=0.01)
+    max_evaluations: int = Field(100, ge=2)
+    steps: int = Field(32, ge=2)
+    last: float = Field(60.0, gt=0)
 
 
 class TrajectoriesConfig(Section):
@@ -58,10 +62,9 @@ class TrajectoriesConfig(Section):
 class StudentConfig(Section):
     """The student network: the authors' design, and our additions to it (all off gives the authors')."""
 
-    layers: PositiveInt | None = Field(None, description="depth; default the teacher's")
-    previous_slot: bool = Field(False, description="a position also sees the code or noise of the one before it")
-    noise_logits: bool = Field(False, description="logits see the position's own noise against all codes")
-    refinements: int = Field(0, ge=0, description="extra passes of the trunk over its own predictions")
+    teacher_input: bool = Field(False, description="a slot reads what the teacher reads, plus its own noise")
+    noise_logits: bool = Field(False, description="logits see the slot's own noise against all codes")
+    refinements: int = Field(0, ge=0, description="further passes of the trunk over its own prediction")
 
 
 class LossConfig(Section):
@@ -70,6 +73,14 @@ class LossConfig(Section):
     cross_entropy: float = Field(1.0, ge=0)
     regression: float = Field(0.0, ge=0)
     perceptual: float = Field(0.0, ge=0)
+    draft: float = Field(0.3, ge=0, description="cross-entropy of the passes before the last (refinements)")
+
+
+class BaselineConfig(Section):
+    """The set predictor behind onestep* and skip-n: a student trained without noise."""
+
+    steps: int = Field(0, ge=0, description="0: no such baselines")
+    timesteps: tuple[int, ...] = (0,)
 
 
 class ScoreConfig(Section):
@@ -105,6 +116,7 @@ class DistillConfig(Section):
     own_prefix: float = Field(0.0, ge=0, le=1, description="share of rows whose prefix is the student's own")
     own_prefix_refresh: PositiveInt = Field(500, description="steps between recomputations of those rows")
     score: ScoreConfig = ScoreConfig()
+    baseline: BaselineConfig = BaselineConfig()
     log_every: PositiveInt = 50
     evaluate_every: PositiveInt = 500
     checkpoint_every: PositiveInt = 250

@@ -27,6 +27,7 @@ class LossWeights:
     cross_entropy: float = 1.0
     regression: float = 0.0
     perceptual: float = 0.0
+    draft: float = 0.0
 
 
 def distillation_loss(
@@ -45,8 +46,10 @@ def distillation_loss(
     """
     terms: dict[str, Tensor] = {}
     if weights.cross_entropy:
-        losses = F.cross_entropy(output.logits.flatten(0, 1).float(), tokens.flatten(), reduction="none")
-        terms["cross_entropy"] = weights.cross_entropy * mean_over(losses.view(tokens.shape), unknown)
+        terms["cross_entropy"] = weights.cross_entropy * _cross_entropy(output.logits, tokens, unknown)
+    if weights.draft and output.drafts:
+        drafts = [_cross_entropy(logits, tokens, unknown) for logits in output.drafts]
+        terms["draft"] = weights.draft * torch.stack(drafts).mean()
     if weights.regression or weights.perceptual:
         target = codebook[tokens]
     if weights.regression:
@@ -60,6 +63,11 @@ def distillation_loss(
         images = decode(torch.where(unknown[..., None], output.codes.float(), target))
         terms["perceptual"] = weights.perceptual * distance(images, wanted).mean()
     return terms
+
+
+def _cross_entropy(logits: Tensor, tokens: Tensor, unknown: Tensor) -> Tensor:
+    losses = F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten(), reduction="none")
+    return mean_over(losses.view(tokens.shape), unknown)
 
 
 def mean_over(values: Tensor, mask: Tensor) -> Tensor:

@@ -75,10 +75,12 @@ class StudentOutput:
     """What a student predicts for every position.
 
     logits: (B, L, V) float32, over the codebook. codes: (B, L, C) float32, the continuous head.
+    drafts: logits of earlier passes of a student that refines its own prediction, first pass first.
     """
 
     logits: Tensor
     codes: Tensor
+    drafts: tuple[Tensor, ...] = ()
 
 
 class Tokenizer(nn.Module, ABC):

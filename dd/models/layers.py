@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dd.errors import DDError
+
 GROUPS = 32
 
 
@@ -63,6 +65,68 @@ def attend_over_pixels(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q_rows, k_rows, v_rows = (m.flatten(2).transpose(1, 2).unsqueeze(1) for m in (q, k, v))  # (B, 1, h*w, c)
     mixed = F.scaled_dot_product_attention(q_rows, k_rows, v_rows)
     return mixed.squeeze(1).transpose(1, 2).reshape(q.shape)
+
+
+class ContinuousHead(nn.Module):
+    """The student's second head: LayerNorm without weights, shift and scale from the condition, Linear to a code."""
+
+    def __init__(self, dim: int, code_dim: int) -> None:
+        super().__init__()
+        self.scale_shift_table = nn.Parameter(torch.zeros(2, dim))
+        self.linear = nn.Linear(dim, code_dim)
+
+    def init_weights(self) -> None:
+        """Normal 0.02 and zero bias."""
+        nn.init.normal_(self.scale_shift_table, std=0.02)
+        nn.init.normal_(self.linear.weight, std=0.02)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, hidden: Tensor, condition: Tensor) -> Tensor:
+        """hidden (B, n, D) and the condition's embedding (B, 1, D) to codes (B, n, C), float32."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            shift, scale = (self.scale_shift_table + condition.float()).chunk(2, 1)  # (B, 1, D) each
+            x = F.layer_norm(hidden.float(), hidden.shape[-1:], eps=1e-6)
+            return self.linear(x * (1 + scale) + shift)
+
+
+class NoiseLogits(nn.Module):
+    """A term of the logits that is bilinear in a position's own noise and the codes: (x * (1 + gate(h))) . c_j.
+
+    The noise-to-token map itself ends near argmax_j (log p_j + g e . c_j), which a trunk alone finds hard to learn.
+    Not part of the official students.
+    """
+
+    def __init__(self, dim: int, code_dim: int, codes: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(dim, code_dim)
+        self.codes = nn.Linear(code_dim, codes, bias=False)
+
+    def init_weights(self, codebook: Tensor | None = None, gain: float = 2.0) -> None:
+        """No gate, and codes at `gain` times the codebook (V, C), or zero without one."""
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+        with torch.no_grad():
+            self.codes.weight.copy_(torch.zeros_like(self.codes.weight) if codebook is None else gain * codebook)
+
+    def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """x (B, n, C), hidden (B, n, D) to (B, n, V) float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.codes(x.float() * (1 + self.gate(hidden.float())))
+
+
+def copy_weights(source: nn.Module, target: nn.Module, prefixes: tuple[str, ...]) -> None:
+    """Copy the source's tensors whose names start with one of the prefixes; names and shapes must agree."""
+    theirs, ours = source.state_dict(), target.state_dict()
+    for name, tensor in theirs.items():
+        if not name.startswith(prefixes):
+            continue
+        if name not in ours or ours[name].shape != tensor.shape:
+            got = tuple(ours[name].shape) if name in ours else "no such tensor"
+            raise DDError(
+                f"initialise_from: expected the teacher's {name} {tuple(tensor.shape)} in the student, got {got}; "
+                "give the student the teacher's depth and width"
+            )
+        ours[name].copy_(tensor)
 
 
 def module_device(module: nn.Module) -> torch.device:

@@ -6,15 +6,18 @@ The dicts are what `dataclasses.asdict` makes of the config classes, so that the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import torch
 
 from dd.errors import DDError
-from dd.models.base import Teacher, Tokenizer
+from dd.models.base import Student, Teacher, Tokenizer
+from dd.models.llamagen.student import DDGPTConfig, DDLlamaGen
 from dd.models.llamagen.teacher import GPT, LlamaGenTeacher
 from dd.models.llamagen.tokenizer import VQConfig, VQTokenizer
 from dd.models.llamagen.transformer import GPTConfig
+from dd.models.var.student import DDVAR, DDVARConfig
 from dd.models.var.teacher import VAR, VARTeacher
 from dd.models.var.tokenizer import MultiScaleConfig, MultiScaleTokenizer
 from dd.models.var.transformer import VARConfig
@@ -57,3 +60,22 @@ def build_teacher(
             return VARTeacher(VAR(make_config(VARConfig, transformer)), codes)
         assert isinstance(codes, VQTokenizer)
         return LlamaGenTeacher(GPT(make_config(GPTConfig, transformer)), codes)
+
+
+def build_student(family: str, config: Mapping[str, Any], device: str | torch.device = "cpu") -> Student:
+    """A student with random weights; its state dict has the official names."""
+    check_family(family)
+    with torch.device(device):
+        if family == "var":
+            return DDVAR(make_config(DDVARConfig, config))
+        return DDLlamaGen(make_config(DDGPTConfig, config))
+
+
+def student_config(teacher: Teacher, **options: Any) -> dict[str, Any]:
+    """The config of a student for a teacher: its transformer's sizes, and options of the student."""
+    config = asdict(teacher.transformer.config)  # type: ignore[arg-type]
+    if isinstance(teacher, VARTeacher):
+        config["share_quant_resi"] = teacher.tokenizer.config.share_quant_resi
+    else:
+        config["codebook_dim"] = teacher.codebook.shape[1]
+    return config | options
