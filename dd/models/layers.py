@@ -129,6 +129,15 @@ def copy_weights(source: nn.Module, target: nn.Module, prefixes: tuple[str, ...]
         ours[name].copy_(tensor)
 
 
+def copy_blocks(source: nn.ModuleList, target: nn.ModuleList) -> None:
+    """Copy blocks; a shallower target takes evenly spaced ones, the first and the last included."""
+    deep, shallow = len(source), len(target)
+    if shallow > deep:
+        raise DDError(f"initialise_from: expected at most the teacher's {deep} layers, got {shallow}; use fewer")
+    for i, block in enumerate(target):
+        copy_weights(source[round(i * (deep - 1) / max(shallow - 1, 1))], block, ("",))
+
+
 def module_device(module: nn.Module) -> torch.device:
     """The device that a module's parameters are on."""
     return next(module.parameters()).device

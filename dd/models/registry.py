@@ -71,11 +71,16 @@ def build_student(family: str, config: Mapping[str, Any], device: str | torch.de
         return DDLlamaGen(make_config(DDGPTConfig, config))
 
 
-def student_config(teacher: Teacher, **options: Any) -> dict[str, Any]:
-    """The config of a student for a teacher: its transformer's sizes, and options of the student."""
-    config = asdict(teacher.transformer.config)  # type: ignore[arg-type]
+def student_config(teacher: Teacher, layers: int | None = None, **options: Any) -> dict[str, Any]:
+    """The config of a student for a teacher: its transformer's sizes, a depth of one's own, options of the student."""
     if isinstance(teacher, VARTeacher):
+        config = asdict(teacher.transformer.config)
         config["share_quant_resi"] = teacher.tokenizer.config.share_quant_resi
-    else:
+        depth = "depth"
+    elif isinstance(teacher, LlamaGenTeacher):
+        config = asdict(teacher.transformer.config)
         config["codebook_dim"] = teacher.codebook.shape[1]
-    return config | options
+        depth = "n_layer"
+    else:
+        raise DDError(f"student: expected a teacher of {', '.join(FAMILIES)}, got {type(teacher).__name__}")
+    return config | ({} if layers is None else {depth: layers}) | options

@@ -98,9 +98,20 @@ class Block(nn.Module):
         self.ffn = FFN(config.embed_dim, round(config.embed_dim * config.mlp_ratio))
         self.ada_lin = _modulation(config.embed_dim, 6)
 
-    def forward(self, x: Tensor, cond: Tensor, start: int, bias: Tensor | None, cache: KVCache | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        cond: Tensor,
+        start: int,
+        bias: Tensor | None,
+        cache: KVCache | None,
+        extra: Tensor | None = None,
+    ) -> Tensor:
+        """extra (B, n, D) is added between attention and feed-forward (the student's noise-or-data embedding)."""
         gamma1, gamma2, scale1, scale2, shift1, shift2 = self.ada_lin(cond)[:, None].chunk(6, -1)  # (B, 1, D) each
         x = x + gamma1 * self.attn(plain_norm(x, self.eps) * (scale1 + 1) + shift1, start, bias, cache)
+        if extra is not None:
+            x = x + extra
         return x + gamma2 * self.ffn(plain_norm(x, self.eps) * (scale2 + 1) + shift2)
 
 
