@@ -11,6 +11,7 @@ All of them return code vectors (B, L, C), ready for `teacher.decode`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -34,7 +35,9 @@ def known(finished: Tensor, groups: Groups) -> Tensor:
     return groups.group_of_position(finished.device) < finished[:, None]
 
 
-def final_predict(output: StudentOutput, x: Tensor, finished: Tensor, groups: Groups, codebook: Tensor) -> StudentOutput:
+def final_predict(
+    output: StudentOutput, x: Tensor, finished: Tensor, groups: Groups, codebook: Tensor
+) -> StudentOutput:
     """The student's output with known positions put back: codes as given, logits 0 at their nearest code, else -inf.
 
     x: (B, L, C) the student's input. The nearest code is searched only if something is known.
@@ -43,7 +46,9 @@ def final_predict(output: StudentOutput, x: Tensor, finished: Tensor, groups: Gr
     if not bool(keep.any()):
         return output
     logits = output.logits.clone()
-    logits[keep] = torch.full_like(logits[keep], float("-inf")).scatter_(1, nearest_code(x[keep], codebook)[:, None], 0.0)
+    logits[keep] = torch.full_like(logits[keep], float("-inf")).scatter_(
+        1, nearest_code(x[keep], codebook)[:, None], 0.0
+    )
     return StudentOutput(logits, torch.where(keep[..., None], x, output.codes))
 
 
@@ -158,7 +163,7 @@ def map_group(teacher: Teacher, state: object, noise: Tensor, solver: Solver | N
 
 def check_steps(steps: Sequence[int], groups: int) -> None:
     """Raise DDError unless `steps` starts at 0, rises, and stays inside the groups."""
-    rising = all(a < b for a, b in zip(steps, steps[1:], strict=False))
+    rising = all(a < b for a, b in pairwise(steps))
     if not steps or steps[0] != 0 or not rising or steps[-1] >= groups:
         raise DDError(
             f"steps must start at 0, rise, and stay below the teacher's {groups} groups (e.g. 0 or 0,{groups // 2}), "
