@@ -1,4 +1,6 @@
-"""Reference statistics of a data set's test images, by its own extractor -> zoo/<dataset>/reference.safetensors."""
+"""Reference statistics of a data set's test images, by its own extractor -> zoo/<dataset>/reference.safetensors;
+
+and a sample of its training images (images.npz), by which the floors of the results table are measured anywhere."""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dd.data import ImageSet, load_images
+from dd.files import atomic_path
 from dd.machine import tune_cpu
 from dd.metrics.extractor import ClassifierExtractor
 from dd.metrics.reference import build_reference
@@ -19,6 +22,20 @@ def batches(data: ImageSet, size: int = 500) -> Iterator[Tensor]:
     """(B, 3, H, W) uint8 in the data set's order."""
     for start in range(0, len(data), size):
         yield torch.from_numpy(np.array(data.images[start : start + size])).permute(0, 3, 1, 2)
+
+
+def floor_images(train: ImageSet, count: int = 10_000) -> dict[str, np.ndarray]:
+    """`count` training images with the classes in turn: what the rows `real` and `reconstruction` are measured on.
+
+    images (N, H, W, 3) or, where all three channels are equal, (N, H, W); labels (N,).
+    """
+    labels = np.asarray(train.labels)
+    members = [np.flatnonzero(labels == c) for c in range(len(train.classes))]
+    each = min(count // len(members), *(len(m) for m in members))
+    rows = np.stack([m[:each] for m in members], 1).reshape(-1)
+    images = np.asarray(train.images)[rows]
+    grey = bool((images == images[..., :1]).all())
+    return {"images": images[..., 0] if grey else images, "labels": labels[rows].astype(np.uint16)}
 
 
 def main(name: str) -> str:
@@ -33,7 +50,9 @@ def main(name: str) -> str:
         labels=torch.from_numpy(np.array(test.labels)),
         source=f"test images of {settings.dataset}",
     )
-    return f"wrote zoo/{name}/reference.safetensors: {made.gaussian.count} images, {len(made.gaussian.mean)} features"
+    with atomic_path(HERE / name / "images.npz") as scratch, open(scratch, "wb") as file:
+        np.savez_compressed(file, **floor_images(load_images(HERE / "data" / settings.dataset / "train")))
+    return f"wrote zoo/{name}/reference.safetensors and images.npz: {made.gaussian.count} images, {len(made.gaussian.mean)} features"
 
 
 if __name__ == "__main__":

@@ -69,8 +69,7 @@ class TeacherSettings(Section):
     config: dict[str, Any] = Field(description="the transformer's own configuration")
     train: Training
     label_dropout: float = Field(0.1, ge=0, lt=1)
-    views: PositiveInt = Field(1, description="token sequences per image: mirrored and shifted views")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    filters: dict[str, float] = Field({}, description="guidance and filters it is best sampled with")
 
 
 class Zoo(Section):
