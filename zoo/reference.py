@@ -52,7 +52,8 @@ def main(name: str) -> str:
     )
     with atomic_path(HERE / name / "images.npz") as scratch, open(scratch, "wb") as file:
         np.savez_compressed(file, **floor_images(load_images(HERE / "data" / settings.dataset / "train")))
-    return f"wrote zoo/{name}/reference.safetensors and images.npz: {made.gaussian.count} images, {len(made.gaussian.mean)} features"
+    size = f"{made.gaussian.count} images, {len(made.gaussian.mean)} features"
+    return f"wrote zoo/{name}/reference.safetensors and images.npz: {size}"
 
 
 if __name__ == "__main__":

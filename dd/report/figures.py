@@ -1,0 +1,162 @@
+"""Figures of results: samples of the same noise, quality against evaluations, training curves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dd.errors import DDError
+from dd.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+Curves = Mapping[str, Sequence[tuple[float, float]]]
+# Colour-blind safe (Okabe and Ito 2008), with markers, so that nothing is said by colour alone.
+STYLE = {
+    "teacher": ("#0072B2", "s"),
+    "dd": ("#D55E00", "o"),
+    "dd+teacher": ("#E69F00", "D"),
+    "skip": ("#CC79A7", "v"),
+    "onestep*": ("#56B4E9", "X"),
+}
+INK = "#555"
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure as NewFigure  # without pyplot: no global state, no window system
+
+    return NewFigure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(figure: Figure, path: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
+    """Write `path`.png and so on; the same figure gives the same bytes."""
+    from matplotlib import rc_context
+
+    files = []
+    for kind in formats:
+        target = path.with_suffix(f".{kind}")
+        with atomic_path(target) as scratch, rc_context({"svg.hashsalt": "dd", "svg.fonttype": "path"}):
+            metadata = {"Date": None} if kind == "svg" else {"Software": None}
+            figure.savefig(scratch, format=kind, dpi=144, metadata=metadata)
+        files.append(target)
+    return files
+
+
+def sample_grid(images: Mapping[str, Tensor]) -> Figure:
+    """One line of images per sampler: column j of every line was drawn from the same noise and class.
+
+    images: label to (n, 3, H, W) uint8.
+    """
+    columns = max(len(batch) for batch in images.values())
+    figure = _figure(1.6 + 0.62 * columns, 0.66 * len(images))
+    axes = figure.subplots(len(images), 1, squeeze=False)[:, 0]
+    for axis, (label, batch) in zip(axes, images.items(), strict=True):
+        strip = batch.permute(2, 0, 3, 1).reshape(batch.shape[2], -1, 3).numpy()  # (H, n W, 3)
+        axis.imshow(strip, interpolation="nearest")
+        axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9, color=INK)
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    return figure
+
+
+def quality_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Distance against network evaluations (the paper's figure 1), one panel per experiment; both axes logarithmic."""
+    names = list(dict.fromkeys(row["experiment"] for row in rows))
+    figure = _figure(5.4 * max(len(names), 1), 3.8)
+    axes = figure.subplots(1, max(len(names), 1), squeeze=False)[0]
+    for axis, name in zip(axes, names, strict=False):
+        _quality_panel(axis, name, [row for row in rows if row["experiment"] == name])
+    return figure
+
+
+def _quality_panel(axis: Any, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+    drawn = [row for row in rows if row["value"] is not None and row["evaluations"] is not None]
+    axis.set(title=name, xlabel="network evaluations per image")
+    if not drawn:
+        axis.text(0.5, 0.5, "nothing measured", ha="center", transform=axis.transAxes, color=INK)
+        return
+    axis.set_ylabel(f"{drawn[0]['metric']} (lower is better)")
+    axis.set(xscale="log", yscale="log")
+    for row in drawn:
+        colour, marker = STYLE.get(row["sampler"], (INK, "o"))
+        error = row.get("value_error")
+        bar = None if error is None else 2 * error
+        axis.errorbar(row["evaluations"], row["value"], bar, color=colour, marker=marker, ms=7, capsize=3, ls="none")
+    students = sorted((row["evaluations"], row["value"]) for row in drawn if row["sampler"] in ("dd", "dd+teacher"))
+    if len(students) > 1:
+        axis.plot(*zip(*students, strict=True), color=STYLE["dd"][0], lw=1, alpha=0.5, zorder=0)
+    _name_points(axis, drawn)
+    floor = next((row["value"] for row in rows if row["sampler"] == "reconstruction"), None)
+    if floor is not None and floor > 0:
+        axis.axhline(floor, color=INK, ls=":", lw=1)
+        axis.annotate(
+            "tokenizer reconstructions", (1, floor), (0, 3), fontsize=8, color=INK, textcoords="offset points"
+        )
+    axis.margins(0.15)
+    ticks = sorted({row["evaluations"] for row in drawn})
+    axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.yaxis.set_major_formatter(ScalarFormatter())
+    axis.grid(alpha=0.25, which="both")
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _name_points(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Labels beside the points; to their left in the right half, so that none runs out of the panel."""
+    middle = math.sqrt(max(r["evaluations"] for r in rows) * min(r["evaluations"] for r in rows))
+    for row in rows:
+        right = row["evaluations"] > middle
+        axis.annotate(
+            row["label"],
+            (row["evaluations"], row["value"]),
+            (-8 if right else 8, 4),
+            textcoords="offset points",
+            ha="right" if right else "left",
+            fontsize=8,
+            color=STYLE.get(row["sampler"], (INK, ""))[0],
+        )
+
+
+def read_curves(folder: Path) -> dict[str, list[tuple[float, float]]]:
+    """Training curves below a folder: curves.json ({name: [[step, value], ...]}), else DVCLive's .tsv files."""
+    path = folder / "curves.json"
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return {name: [(float(s), float(v)) for s, v in points] for name, points in found.items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise DDError(f"{path} holds no curves ({error}): run stage 'distill' again") from error
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for file in sorted(folder.rglob("metrics/**/*.tsv")):
+        with open(file, encoding="utf-8", newline="") as lines:
+            points = [(float(line["step"]), float(line[file.stem])) for line in csv.DictReader(lines, delimiter="\t")]
+        curves[str(file.relative_to(folder).with_suffix("")).split("metrics/", 1)[1]] = points
+    return curves
+
+
+def curves_figure(curves: Curves) -> Figure:
+    """One panel per kind of curve (the name before the slash), every curve of that kind in it."""
+    kinds = list(dict.fromkeys(name.split("/")[0] for name in curves))
+    figure = _figure(4.4 * len(kinds), 3.2)
+    axes = figure.subplots(1, len(kinds), squeeze=False)[0]
+    colours = [colour for colour, _ in STYLE.values()]
+    for axis, kind in zip(axes, kinds, strict=True):
+        lines = [(name, points) for name, points in curves.items() if name.split("/")[0] == kind]
+        for colour, (name, points) in zip(colours * len(lines), lines, strict=False):
+            x = np.asarray(points, dtype=float).reshape(-1, 2)
+            axis.plot(x[:, 0], x[:, 1], color=colour, label=name.partition("/")[2] or name, lw=1.5)
+        axis.set(title=kind.replace("_", " "), xlabel="training step")
+        axis.legend(frameon=False, fontsize=8)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure

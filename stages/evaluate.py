@@ -1,0 +1,239 @@
+"""Stage evaluate: `python -m stages.evaluate EXPERIMENT` -> results/<experiment>/.
+
+Every sampler of the experiment's `evaluate.samplers` becomes one row of rows.json; with them come metrics.json (for
+`dvc metrics`), a grid of samples from the same noise, the quality plot and the training curves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dd import config
+from dd.errors import DDError
+from dd.files import publish, write_text
+from dd.flow import Solver
+from dd.machine import tune_cpu
+from dd.metrics.draw import Conditions, Drawer, class_conditions, sampler_label
+from dd.metrics.evaluate import Batch, Evaluation, Measured, open_evaluation
+from dd.metrics.images import load_npz, to_uint8
+from dd.metrics.protocols import protocol
+from dd.metrics.rows import Row, fill_ratios, make_row, numbers
+from dd.models.base import Filters, Teacher
+from dd.progress import progress
+from dd.report.figures import curves_figure, quality_figure, read_curves, sample_grid, save_figure
+from dd.students import StudentInfo, load_student_dir, read_student_info
+from dd.weights import TeacherInfo, load_teacher_dir, read_info
+
+log = logging.getLogger(__name__)
+GRID_COLUMNS = 10
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Training images: the rows `real` and `reconstruction`. missing: why there are none."""
+
+    images: Tensor | None
+    labels: Tensor | None
+    missing: str | None = None
+
+
+def load_floor(root: Path, name: str, count: int) -> Floor:
+    """`count` training images of the protocol's data set, from zoo/<dataset>/images.npz."""
+    path = root / "zoo" / name.removeprefix("fd-") / "images.npz"
+    if not name.startswith("fd-") or not path.is_file():
+        return Floor(None, None, f"needs {count} training images: place them as {path.relative_to(root)}")
+    arrays = load_npz(path)
+    images = torch.from_numpy(arrays["images"][:count])
+    if len(images) < count:
+        return Floor(None, None, f"needs {count} training images, {path.relative_to(root)} holds {len(images)}")
+    images = images[:, None].expand(-1, 3, -1, -1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+    return Floor(images, torch.from_numpy(arrays["labels"][:count].astype(np.int64)))
+
+
+def floor_batches(floor: Floor, teacher: Teacher, reconstruct: bool, size: int) -> Iterator[Batch]:
+    """The training images, or what the tokenizer makes of them."""
+    assert floor.images is not None
+    assert floor.labels is not None
+    device = teacher.codebook.device
+    for images, labels in zip(floor.images.split(size), floor.labels.split(size), strict=True):
+        if not reconstruct:
+            yield images, labels
+            continue
+        with torch.inference_mode():
+            tokens = teacher.tokenizer.encode(images.to(device).float() / 127.5 - 1)
+            yield teacher.decode(teacher.codebook[tokens]), labels
+
+
+class Stage:
+    """One experiment's evaluation, opened: configuration, networks, reference."""
+
+    def __init__(self, name: str, root: Path, out: Path, keep_images: Path | None = None) -> None:
+        self.name, self.root, self.out, self.keep = name, root, out, keep_images
+        self.experiment = config.load_experiment(name)
+        self.settings = self.experiment.evaluate
+        self.protocol = protocol(self.settings.protocol)
+        self._check_seed()
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.evaluation: Evaluation = open_evaluation(
+            self.protocol,
+            self.settings.images,
+            keep_images or out,
+            reference=self.settings.reference,
+            keep_images=keep_images is not None,
+            device=device,
+        )
+        self.teacher_dir, models = root / "data" / name / "teacher", root / "models" / name
+        self.teacher_info: TeacherInfo = read_info(self.teacher_dir)
+        self.teacher = load_teacher_dir(self.teacher_dir, device)
+        self.student_info: StudentInfo | None = None
+        student = baseline = None
+        if (models / "student.json").is_file():
+            self.student_info = read_student_info(models)
+            student = load_student_dir(models, self.teacher_dir, device)
+        if (models / "baseline" / "student.json").is_file():
+            baseline = load_student_dir(models / "baseline", self.teacher_dir, device)
+        t = self.experiment.teacher
+        trajectories = self.experiment.trajectories
+        self.drawer = Drawer(
+            self.teacher,
+            self._conditions(),
+            Filters(t.guidance, t.top_k, t.top_p, t.temperature, t.guidance_tokens),
+            self.settings.seed,
+            student,
+            baseline,
+            Solver(**trajectories.solver.model_dump()) if trajectories else None,
+        )
+        for sampler in self.settings.samplers:
+            self.drawer.check(sampler)
+        self.floor = load_floor(root, self.settings.protocol, self.settings.images)
+        self.grid: dict[str, Tensor] = {}
+
+    def _check_seed(self) -> None:
+        trajectories = self.experiment.trajectories
+        if trajectories is not None and trajectories.seed == self.settings.seed:
+            raise DDError(
+                f"{self.name}: expected evaluate.seed to differ from trajectories.seed, both are {self.settings.seed}: "
+                "the student would be measured on noise that it was trained on"
+            )
+
+    def _conditions(self) -> Conditions:
+        if self.experiment.condition == "text":
+            from dd.captions import caption_conditions
+
+            return caption_conditions(self.experiment, self.teacher_info)
+        random = self.settings.seed if self.protocol.labels == "random" else None
+        return class_conditions(len(self.teacher_info.classes), self.teacher.codebook.device, random)
+
+    def rows(self) -> list[Row]:
+        """Measure everything; the teacher first, whose images the others are paired with."""
+        order = sorted(self.settings.samplers, key=lambda s: s.name != "teacher")
+        measured: dict[int, Row] = {}
+        partner: Measured | None = None
+        with progress(len(order), unit="samplers", label=f"evaluate {self.name}") as bar:
+            for sampler in order:
+                found = self._measure(sampler, partner)
+                if sampler.name == "teacher" and found.features is not None:
+                    partner = found
+                measured[id(sampler)] = self._row(sampler, found)
+                bar.update()
+        return fill_ratios([measured[id(sampler)] for sampler in self.settings.samplers])
+
+    def _measure(self, sampler: config.Sampler, partner: Measured | None) -> Measured:
+        reason = self.floor.missing if self._is_floor(sampler) else self.drawer.missing(sampler)
+        if reason is not None:
+            log.warning("%s is not measured: %s", sampler_label(sampler), reason)
+            metric = self.protocol.metric_name(self.settings.images)
+            return Measured(metric, self.settings.images, missing=dict.fromkeys(Measured.METRICS, reason))
+        self._fill_grid(sampler)
+        folder = self.keep / sampler_label(sampler) if self.keep else None
+        pair = None if self._is_floor(sampler) or sampler.name == "teacher" else partner
+        return self.evaluation.measure(self._batches(sampler), pair, folder, self.settings.seed)
+
+    def _batches(self, sampler: config.Sampler) -> Iterator[Batch]:
+        if self._is_floor(sampler):
+            return floor_batches(self.floor, self.teacher, sampler.name == "reconstruction", self.settings.batch)
+        return self.drawer.batches(sampler, self.settings.images, self.settings.batch)
+
+    def _fill_grid(self, sampler: config.Sampler) -> None:
+        if not self._is_floor(sampler):
+            self.grid[sampler_label(sampler)] = to_uint8(self.drawer.images(sampler, torch.arange(GRID_COLUMNS))).cpu()
+
+    def _row(self, sampler: config.Sampler, found: Measured) -> Row:
+        drawn = not self._is_floor(sampler) and self.drawer.missing(sampler) is None
+        with_student = isinstance(sampler, config.StudentSampler | config.TeacherInvolvedSampler)
+        values: dict[str, Any] = {
+            "experiment": self.name,
+            "family": self.experiment.family,
+            "teacher": self.teacher_info.name,
+            "sampler": sampler.name,
+            "label": sampler_label(sampler),
+            "evaluations": self.drawer.evaluations(sampler),
+            "seconds_per_image": self.drawer.seconds_per_image(sampler, self.settings.batch) if drawn else None,
+            "parameters": self.drawer.parameters(sampler),
+            "protocol": self.protocol.name,
+            "seed": self.settings.seed,
+            "revision": git_revision(self.root),
+            "teacher_sha256": self.teacher_info.sha256,
+            "student_sha256": self.student_info.sha256 if with_student and self.student_info else None,
+            "command": f"python -m stages.evaluate {self.name}",
+        }
+        return make_row(**values | found.row())
+
+    @staticmethod
+    def _is_floor(sampler: config.Sampler) -> bool:
+        return isinstance(sampler, config.RealSampler | config.ReconstructionSampler)
+
+
+def git_revision(root: Path) -> str | None:
+    """The commit that is checked out, or None outside git."""
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None
+
+
+def main(name: str, keep_images: Path | None = None) -> str:
+    """Evaluate an experiment and publish results/<name>/ as a whole. Returns what was done, in one line."""
+    root = config.project_root()
+    scratch = root / "work" / f"evaluate-{name}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    stage = Stage(name, root, scratch, keep_images)
+    rows = stage.rows()
+    write_text(scratch / "rows.json", json.dumps({"rows": rows}, indent=1) + "\n")
+    write_text(scratch / "metrics.json", json.dumps(numbers(rows), indent=1) + "\n")
+    if stage.grid:
+        save_figure(sample_grid(stage.grid), scratch / "samples", ("png",))
+    save_figure(quality_figure(rows), scratch / "quality")
+    if curves := read_curves(root / "models" / name):
+        save_figure(curves_figure(curves), scratch / "curves")
+    publish(scratch, root / "results" / name)
+    return f"wrote results/{name}: {len(rows)} rows, {stage.settings.images} images each"
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", help="a key of `experiments` in params.yaml")
+    parser.add_argument("--images", type=Path, help="keep every image as a PNG below this folder")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    tune_cpu()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    arguments, started = parse(), time.monotonic()
+    try:
+        done = main(arguments.experiment, arguments.images)
+    except DDError as error:
+        raise SystemExit(f"error: {error}") from None
+    log.info("%s (%.0f s)", done, time.monotonic() - started)
