@@ -1,0 +1,50 @@
+"""Stage teacher: `python -m stages.teacher EXPERIMENT` -> data/<experiment>/teacher/.
+
+The zoo's files (shipped, or fetched from the hub and checked), or the user's own (`teacher.path`), as safetensors with
+teacher.json beside them: sizes, class names, hashes, where they came from. Every later stage reads this folder only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import time
+
+from dd import config, zoo
+from dd.errors import DDError
+from dd.files import publish
+
+log = logging.getLogger(__name__)
+
+
+def main(name: str) -> str:
+    """Write the experiment's teacher and publish it as a whole. Returns what was done, in one line."""
+    root = config.project_root()
+    experiment = config.load_experiment(name)
+    settings = experiment.teacher
+    family = zoo.entry(settings.name, "teacher").family
+    if family != experiment.family:
+        raise DDError(
+            f"{name}: expected a teacher of family {experiment.family}, '{settings.name}' is of family {family}"
+        )
+    scratch = root / "work" / config.fingerprint("teacher", name, settings.name, settings.path)
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        info = zoo.materialise(settings.name, scratch, settings.path)
+        publish(scratch, root / "data" / name / "teacher")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return f"wrote data/{name}/teacher: {info.name}, {len(info.classes) or 'no'} classes, SHA-256 {info.sha256[:12]}..."
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", help="a key of `experiments` in params.yaml")
+    arguments, started = parser.parse_args(), time.monotonic()
+    try:
+        done = main(arguments.experiment)
+    except DDError as error:
+        raise SystemExit(f"error: {error}") from None
+    log.info("%s (%.0f s)", done, time.monotonic() - started)
