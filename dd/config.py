@@ -39,7 +39,7 @@ class SolverConfig(Section):
     """Settings of the noise-to-token map (`dd.flow.Solver`); part of a shard's identity."""
 
     method: Literal["adaptive", "grid"] = "adaptive"
-    tolerance: float = Field(0.003, gt=0)
+    tolerance: float = Field(0.001, gt=0)
     first: float = Field(0.1, gt=0)
     negligible: float = Field(1e-4, gt=0, le=0.01)
     max_evaluations: int = Field(100, ge=2)
