@@ -14,8 +14,8 @@ from dd.errors import DDError
 class Stage:
     """One node of the graph.
 
-    `name` is what `dvc repro -s` takes (`distill@llamagen-fashion`, `report`, `images.dvc`); `needs` are the names of
-    the stages whose outputs it reads; `outs` are paths relative to the repository. A stage whose dvc.yaml entry says
+    `name` is what `dvc repro -s` takes (`distill@llamagen-fashion`, `report`, `zoo/dvc.yaml:train`); `needs` are the
+    names of the stages whose outputs it reads; `outs` are paths relative to the repository. A stage whose dvc.yaml entry says
     `meta: {accelerator: true}` takes one of the run's places on the accelerator.
     """
 
@@ -25,14 +25,19 @@ class Stage:
     accelerator: bool = False
 
     @property
+    def elsewhere(self) -> bool:
+        """Is it from another file than the root's dvc.yaml (`zoo/dvc.yaml:train@x`, `images.dvc`)?"""
+        return ":" in self.name or self.name.endswith(".dvc")
+
+    @property
     def group(self) -> str:
         """The part before the `@` of a foreach stage; the whole name of any other."""
         return self.name.split("@", 1)[0]
 
     @property
     def experiment(self) -> str | None:
-        """The part after the `@`, None for a stage of its own."""
-        return self.name.split("@", 1)[1] if "@" in self.name else None
+        """The part after the `@`, None for a stage of its own or of another dvc.yaml."""
+        return self.name.split("@", 1)[1] if "@" in self.name and not self.elsewhere else None
 
 
 def project() -> Path:
@@ -65,7 +70,7 @@ def read(root: Path) -> Plan:
     try:
         with Repo(str(root)) as repo:
             graph = repo.index.graph
-            found = {stage.addressing: _stage(stage, graph.successors(stage)) for stage in graph}
+            found = {_name(stage): _stage(root, stage, graph.successors(stage)) for stage in graph}
     except NotDvcRepoError as error:
         raise DDError(f"{_one_line(error)}: run `git init` and `dvc init` in {root}") from error
     except (DvcException, ValueError) as error:
@@ -108,14 +113,15 @@ def in_order(stages: Mapping[str, Stage]) -> Plan:
 
 
 def choose(plan: Plan, targets: Sequence[str]) -> Plan:
-    """The stages named by `targets` and everything they need; all of them for no targets.
+    """The stages named by `targets` and everything they need; for no targets those of the root's dvc.yaml.
 
     A target is a stage (`distill@NAME`, `report`), a group of a foreach (`distill`: all its stages), or an experiment
     (`NAME`: all its stages). Raises DDError with the nearest names for any other.
     """
-    if not targets:
-        return dict(plan)
     chosen: set[str] = set()
+    for stage in () if targets else plan.values():
+        if not stage.elsewhere:
+            _with_needs(stage.name, plan, chosen)
     for target in targets:
         named = [stage.name for stage in plan.values() if target in (stage.name, stage.group, stage.experiment)]
         if not named:
@@ -157,12 +163,20 @@ def _with_needs(name: str, plan: Plan, chosen: set[str]) -> None:
             _with_needs(need, plan, chosen)
 
 
-def _stage(stage: Any, needs: Iterable[Any]) -> Stage:
+def _name(stage: Any) -> str:
+    """DVC's address of a stage from the root; its own `addressing` depends on the working directory."""
+    path, name = str(stage.path_in_repo), getattr(stage, "name", None)
+    if not name:
+        return path
+    return name if path == "dvc.yaml" else f"{path}:{name}"
+
+
+def _stage(root: Path, stage: Any, needs: Iterable[Any]) -> Stage:
     meta = stage.meta if isinstance(stage.meta, dict) else {}
     return Stage(
-        name=stage.addressing,
-        needs=tuple(need.addressing for need in needs),
-        outs=tuple(str(out) for out in stage.outs),
+        name=_name(stage),
+        needs=tuple(_name(need) for need in needs),
+        outs=tuple(os.path.relpath(out.fs_path, root) for out in stage.outs if out.protocol == "local"),
         accelerator=bool(meta.get("accelerator", False)),
     )
 

@@ -49,7 +49,10 @@ def run(
         while (text := _next(lines)) is not None:
             if text:
                 line(text)
-            elif tick is not None:
+                continue
+            if child.poll() is not None:
+                break  # the guard was killed, what it guarded still holds the pipe: swept below
+            if tick is not None:
                 tick()
         status = child.wait()
     except BaseException:

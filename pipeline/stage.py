@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pipeline import process, slots
 from pipeline.graph import Plan, Stage
@@ -140,6 +140,14 @@ def settled(stage: Stage) -> Outcome:
 def skipped(stage: Stage, missing: Sequence[str]) -> Outcome:
     """The outcome of a stage whose needs did not come about."""
     return Outcome(stage.name, "skipped", f"{stage.name} skipped: it needs {', '.join(missing)}", 0.0)
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """`9 stages: 2 ran, 7 unchanged`, and the first failure if there is one."""
+    counts = {kind: sum(outcome.kind == kind for outcome in outcomes) for kind in get_args(Kind)}
+    text = f"{len(outcomes)} stages: {', '.join(f'{number} {kind}' for kind, number in counts.items() if number)}"
+    first = next((outcome.message for outcome in outcomes if outcome.kind == "failed"), None)
+    return f"{text}; {first}" if first else text
 
 
 def scratch(root: Path) -> Path:

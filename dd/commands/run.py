@@ -1,0 +1,29 @@
+"""`dd-cli run` and `dd-cli ui`: handed on to the pipeline, which the library itself never imports."""
+
+import os
+import sys
+
+import typer
+
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+def run(context: typer.Context) -> None:
+    """Run experiments (all, or the named ones and what they need) with a live table of their stages."""
+    hand_on("pipeline.run", context.args)
+
+
+def ui(context: typer.Context) -> None:
+    """Start the project's own Prefect server and serve the flows, to start and watch runs in the browser."""
+    hand_on("pipeline.ui", context.args)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the two commands to dd-cli; all their options belong to the module that they start."""
+    app.command("run", context_settings=PASS_ON)(run)
+    app.command("ui", context_settings=PASS_ON)(ui)
+
+
+def hand_on(module: str, arguments: list[str]) -> None:
+    """Become `python -m MODULE ...`: the same process, so that signals and the exit status need no relay."""
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])

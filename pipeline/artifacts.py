@@ -1,0 +1,173 @@
+"""What the Prefect UI shows of a run: progress, images, results, provenance, the report.
+
+Artifacts are for the reader of a run, never a condition of it: a server that does not answer costs a line in the log
+and a pause of a minute before the next try.
+"""
+
+import base64
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import artifacts
+
+from pipeline.count import describe
+from pipeline.count import percent as count_percent
+from pipeline.graph import Stage
+
+logger = logging.getLogger(__name__)
+
+EVERY = 2.0  # seconds between two updates of one progress artifact
+PAUSE = 60.0  # seconds without tries after one has failed
+IMAGE_LIMIT = 2_000_000  # bytes; a larger picture is named, not shown
+IMAGES_PER_STAGE = 12
+COLUMNS = (
+    "experiment",
+    "sampler",
+    "evaluations",
+    "metric",
+    "value",
+    "quality_ratio",
+    "excess_ratio",
+    "kid",
+    "precision",
+    "recall",
+    "diversity",
+    "paired_distance",
+    "caption_accuracy",
+    "images",
+    "seconds_per_image",
+    "speedup",
+)
+_MEDIA = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
+_quiet_until = [0.0]
+
+
+class Progress:
+    """One progress bar of the UI, fed with a stage's own count (dd/progress.py)."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage, self.artifact, self.shown, self.last = stage, None, 0.0, -1.0
+
+    artifact: UUID | None
+
+    def __call__(self, count: dict[str, Any]) -> None:
+        percent = count_percent(count)
+        now = time.monotonic()
+        if percent is None or percent == self.last or (now - self.shown < EVERY and percent < 100):
+            return
+        self.shown, self.last = now, percent
+        text = f"{self.stage.name}: {describe(count)}"
+        if self.artifact is None:
+            key = key_of("progress", self.stage.name)
+            self.artifact = _try(artifacts.create_progress_artifact, percent, key=key, description=text)
+        else:
+            _try(artifacts.update_progress_artifact, self.artifact, percent, description=text)
+
+
+def images(root: Path, stage: Stage) -> None:
+    """Every picture among a stage's outputs: sample grid, quality plot, training curve."""
+    for path in pictures(root, stage)[:IMAGES_PER_STAGE]:
+        key = key_of(stage.experiment or stage.group, path.stem)
+        text = f"`{path.relative_to(root)}` of {stage.name}"
+        if path.stat().st_size > IMAGE_LIMIT:
+            _try(artifacts.create_markdown_artifact, f"{text} is too large to show", key=key)
+            continue
+        data = base64.b64encode(path.read_bytes()).decode()
+        url = f"data:{_MEDIA[path.suffix]};base64,{data}"
+        _try(artifacts.create_image_artifact, url, key=key, description=text)
+
+
+def results(root: Path, stages: Iterable[Stage]) -> None:
+    """The rows of all experiments of the run as one table; a value that was not measured stays empty."""
+    table = result_rows(root, stages)
+    if table:
+        _try(artifacts.create_table_artifact, table, key="results", description="Results, one row per sampler")
+
+
+def provenance(table: list[dict[str, str]]) -> None:
+    """See provenance.py."""
+    _try(artifacts.create_table_artifact, table, key="provenance", description="What this run was made from")
+
+
+def report(root: Path, stages: Iterable[Stage]) -> None:
+    """A link to each HTML page among the outputs, or its path where no server shows files."""
+    for stage in stages:
+        for path in _outputs(root, stage, (".html",)):
+            key, text = key_of(path.stem), f"`{path.relative_to(root)}`"
+            base = os.environ.get("DD_FILES_URL")
+            if base and path.is_relative_to(root / "results"):
+                link = f"{base}/{path.relative_to(root / 'results').as_posix()}"
+                _try(
+                    lambda k=key, t=text, u=link: artifacts.create_link_artifact(
+                        u, "Open the report", key=k, description=t
+                    )
+                )
+            else:
+                _try(artifacts.create_markdown_artifact, f"Open {text} in a browser.", key=key)
+
+
+def pictures(root: Path, stage: Stage) -> list[Path]:
+    """PNG and JPEG files among the outputs, and SVG ones that have no such twin."""
+    found = _outputs(root, stage, tuple(_MEDIA))
+    solid = {path.with_suffix("") for path in found if path.suffix != ".svg"}
+    return [path for path in found if path.suffix != ".svg" or path.with_suffix("") not in solid]
+
+
+def result_rows(root: Path, stages: Iterable[Stage]) -> list[dict[str, Any]]:
+    """The shown columns of every rows.json among the outputs."""
+    rows: list[dict[str, Any]] = []
+    for stage in stages:
+        if stage.experiment is None:
+            continue  # the report repeats the rows of the experiments
+        for path in _outputs(root, stage, (".json",)):
+            if path.name == "rows.json":
+                rows += _rows(path)
+    used = [column for column in COLUMNS if any(row.get(column) is not None for row in rows)]
+    return [{column: _cell(row.get(column)) for column in used} for row in rows]
+
+
+def key_of(*parts: str) -> str:
+    """An artifact key: lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+
+
+def _outputs(root: Path, stage: Stage, suffixes: Sequence[str]) -> list[Path]:
+    found: list[Path] = []
+    for out in stage.outs:
+        path = root / out
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        found += [file for file in files if file.suffix in suffixes and file.is_file()]
+    return found
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        return [row for row in rows if isinstance(row, dict)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("no results from %s: %s", path, error)
+        return []
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _try(make: Callable[..., Any], *values: Any, **named: Any) -> Any:
+    if time.monotonic() < _quiet_until[0]:
+        return None
+    try:
+        return make(*values, **named)
+    except Exception as error:  # whatever Prefect raises: the run goes on
+        _quiet_until[0] = time.monotonic() + PAUSE
+        logger.warning("artifact not shown: %s", " ".join(str(error).split()) or type(error).__name__)
+        return None

@@ -1,0 +1,181 @@
+"""The Prefect flow over the DVC graph: every stage a task, its outcome the name of its state."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from prefect import flow, get_run_logger, runtime, task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+from prefect.states import Cancelled, Completed, Failed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
+
+from dd.errors import DDError
+from pipeline import artifacts, graph, params, process, provenance, stage
+from pipeline.graph import Stage
+from pipeline.prepare import Run, prepare
+from pipeline.stage import Options, Outcome
+from pipeline.watch import Event, tell
+
+FINISHED = {"ran": "Ran", "restored": "Restored", "unchanged": "Unchanged"}
+
+
+def choices(root: Path) -> list[str]:
+    """What the UI offers as targets: experiments, groups, single stages; none if the files cannot be read."""
+    try:
+        names = list(yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))["experiments"])
+        stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return []
+    single = [f"{group}@{name}" for group, body in stages.items() if "foreach" in body for name in names]
+    return [*names, *stages, *single]
+
+
+def _offer() -> dict[str, Any]:
+    found = choices(graph.project())
+    return {"items": {"type": "string", "enum": found}, "uniqueItems": True} if found else {}
+
+
+Targets = Annotated[
+    list[str],
+    Field(
+        title="Experiments or stages",
+        description="Experiments, groups (distill) or stages (distill@NAME); with what they need. Empty: everything.",
+        json_schema_extra=_offer(),  # for the UI's form; the flow itself checks with the nearest names
+    ),
+]
+Overrides = Annotated[
+    list[str],
+    Field(
+        description="distill.lr=1e-4 for all chosen experiments, NAME.distill.lr=1e-4 for one; written to params.yaml",
+        examples=[["distill.lr=1e-4"]],
+    ),
+]
+Force = Annotated[bool, Field(description="Run the stages even if nothing changed")]
+Pull = Annotated[bool, Field(description="Fetch what the DVC remote has instead of computing it")]
+Slots = Annotated[int, Field(ge=1, le=64, description="Stages that may use the accelerator of this machine at once")]
+Workers = Annotated[int, Field(ge=0, le=1024, description="Dask workers of each trajectories stage; 0: no Dask")]
+
+
+def _run_name() -> str:
+    chosen = runtime.flow_run.parameters.get("targets") or ["all"]
+    return f"{', '.join(chosen)} at {(provenance.git(graph.project(), 'rev-parse', '--short', 'HEAD') or 'no commit')}"
+
+
+_RUNNER: Any = ThreadPoolTaskRunner(max_workers=256)
+
+
+@flow(name="experiments", flow_run_name=_run_name, task_runner=_RUNNER)
+def experiments(
+    targets: Targets = [],  # noqa: B006 - Prefect copies parameters and shows the default in its form
+    force: Force = False,
+    overrides: Overrides = [],  # noqa: B006
+    pull: Pull = False,
+    slots: Slots = 1,
+    dask_workers: Workers = 0,
+) -> State[Any]:
+    """Bring experiments up to date: their DVC stages in order, independent ones side by side.
+
+    The state says what came of it; a stage's state is named Ran, Restored or Unchanged. DVC decides which of the three.
+    Cancelling, SIGTERM and SIGINT end every stage at once; finished shards and checkpoints are kept and reused.
+    """
+    process.allow()
+    logger = get_run_logger()
+    try:
+        options = Options(force, pull, slots, dask_workers)
+        run = prepare(graph.project(), targets, overrides, options)
+        with params.workspace(stage.scratch(run.root), alone=bool(run.changes)):
+            params.apply(run.root, run.changes)
+            outcomes = _follow(run)
+            _publish(run, outcomes)
+            return summary(outcomes)
+    except DDError as error:
+        logger.error("%s", error)
+        return Failed(message=str(error))
+    except KeyboardInterrupt:
+        process.stop_all()
+        return Cancelled(message="interrupted; finished shards and checkpoints are kept and reused")
+    except BaseException:
+        process.stop_all()
+        raise
+
+
+@task(name="stage", task_run_name="{node.name}", cache_policy=NO_CACHE, persist_result=False)
+def run_stage(run: Run, node: Stage, fresh: bool) -> State[Any]:
+    """One stage; `fresh` if DVC has said already that there is nothing to do."""
+    logger = get_run_logger()
+    tell(Event(node.name, "started"))
+    bar = artifacts.Progress(node)
+
+    def line(text: str) -> None:
+        logger.info("%s", text)
+        tell(Event(node.name, "line", text))
+
+    def progress(count: dict[str, Any]) -> None:
+        tell(Event(node.name, "progress", count=count))
+        bar(count)
+
+    try:
+        outcome = stage.settled(node) if fresh else stage.run(run.root, node, run.options, line, progress)
+    except process.StoppedError as error:
+        tell(Event(node.name, "finished", str(error), "stopped"))
+        return Cancelled(message=f"{node.name} was stopped; what it had finished is kept and reused")
+    tell(Event(node.name, "finished", outcome.message, outcome.kind))
+    if not outcome.ok:
+        logger.error("%s", outcome.message)
+        return Failed(message=outcome.message)
+    artifacts.images(run.root, node)
+    return Completed(name=FINISHED[outcome.kind], message=outcome.message)
+
+
+def _follow(run: Run) -> list[Outcome]:
+    """Submit the stages in DVC's order and wait for all of them."""
+    logger = get_run_logger()
+    for change in run.changes:
+        logger.info("params.yaml: %s (was %s)", change, change.before)
+    if provenance.dirty_lock(run.root):
+        logger.warning("dvc.lock differs from the commit: commit it, or these results belong to no revision")
+    artifacts.provenance(provenance.rows(run.root, run.changes))
+    for name in run.plan:
+        tell(Event(name, "planned"))
+    fresh = frozenset() if run.options.force else stage.unchanged(run.root, run.plan, logger.info)
+    futures: dict[str, PrefectFuture[Any]] = {}
+    for name, node in run.plan.items():
+        named = run_stage.with_options(name=node.group)
+        needs = [futures[need] for need in node.needs]
+        futures[name] = named.submit(run, node, name in fresh, wait_for=needs, return_state=False)
+    for future in futures.values():
+        future.wait()
+    return [_outcome(run.plan[name], future.state) for name, future in futures.items()]
+
+
+def _outcome(node: Stage, state: State[Any]) -> Outcome:
+    message = state.message or ""
+    for kind, name in FINISHED.items():
+        if state.name == name:
+            return Outcome(node.name, kind, message, 0.0)  # type: ignore[arg-type]
+    if state.is_pending():
+        skipped = stage.skipped(node, node.needs)
+        tell(Event(node.name, "finished", skipped.message, "skipped"))
+        return skipped
+    return Outcome(node.name, "failed", message or f"{node.name}: {state.name}", 0.0)
+
+
+def _publish(run: Run, outcomes: Sequence[Outcome]) -> None:
+    done = [run.plan[outcome.stage] for outcome in outcomes if outcome.ok]
+    with contextlib.suppress(OSError):
+        artifacts.results(run.root, done)
+        artifacts.report(run.root, done)
+
+
+def summary(outcomes: Sequence[Outcome]) -> State[Any]:
+    """The flow's own state: `9 stages: 2 ran, 7 unchanged`, or what failed first."""
+    kinds = {outcome.kind for outcome in outcomes}
+    if "failed" in kinds:
+        return Failed(message=stage.summary(outcomes))
+    return Completed(
+        name=next(name for kind, name in FINISHED.items() if kind in kinds), message=stage.summary(outcomes)
+    )

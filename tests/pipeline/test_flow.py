@@ -1,0 +1,172 @@
+"""The flow against a real Prefect server: names of states, artifacts, cancelling, a server that goes away."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import server
+from tests.pipeline.conftest import Toy, post, until
+
+SERVE = """
+import os, sys
+from pipeline import flows, server
+from prefect import serve
+serve(flows.experiments.to_deployment("here"), print_starting_message=False, query_seconds=1)
+"""
+
+
+def runs(api: str, toy: Toy) -> list[dict[str, Any]]:
+    """Flow runs of this toy, newest first: told apart by the override that each test uses."""
+    return list(post(api, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 50}))
+
+
+def tasks(api: str, run: str) -> dict[str, str]:
+    """Names of the tasks' states."""
+    found = post(api, "task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+    return {task["name"]: task["state"]["name"] for task in found}
+
+
+def artifacts(api: str, run: str) -> dict[str, dict[str, Any]]:
+    found = post(api, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
+    return {artifact["key"]: artifact for artifact in found}
+
+
+def newest(api: str, seed: int) -> dict[str, Any] | None:
+    override = f"toy-a.trajectories.seed={seed}"
+    return next(
+        (
+            run
+            for run in post(api, "flow_runs/filter", {"sort": "START_TIME_DESC"})
+            if override in run["parameters"]["overrides"]
+        ),
+        None,
+    )
+
+
+@pytest.fixture
+def served(toy: Toy, api: str) -> Iterator[str]:
+    """The deployment, served from the toy project; its id."""
+    env = {**toy.env, **server.settings(toy.root, api), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+    child = subprocess.Popen([sys.executable, "-c", SERVE], cwd=toy.root, env=env, start_new_session=True)
+    (toy.root / ".prefect").mkdir(exist_ok=True)
+
+    def found() -> str | None:
+        names = post(api, "deployments/filter", {})
+        return next((d["id"] for d in names if d["name"] == "here" and d["status"] == "READY"), None)
+
+    yield until(found, 60, "the deployment")
+    child.send_signal(signal.SIGINT)
+    try:
+        child.wait(20)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+def test_states_artifacts_and_an_identical_run(toy: Toy, api: str) -> None:
+    toy.control(trajectories_toy_a={"pause": 0.8})
+    output = toy.run("-S", "toy-a.trajectories.seed=1", api=api)
+    assert "7 stages: 4 ran, 3 unchanged" in output
+    run = newest(api, 1)
+    assert run is not None
+    assert run["state"]["name"] == "Ran"
+    assert run["name"].startswith("all at ")
+    wanted = {"trajectories@toy-a": "Ran", "report": "Ran", "distill@toy-b": "Unchanged"}
+    until(lambda: wanted.items() <= tasks(api, run["id"]).items(), 20, "the states of the tasks")
+    shown = artifacts(api, run["id"])
+    assert {"results", "provenance", "report", "toy-a-samples", "toy-a-curve", "report-quality"} <= set(shown)
+    assert shown["progress-trajectories-toy-a"]["data"] == 100.0
+    assert shown["toy-a-samples"]["data"].startswith("data:image/png;base64,")
+    rows = json.loads(shown["results"]["data"])
+    assert [row["experiment"] for row in rows] == ["toy-a", "toy-b"]
+    assert "override" in shown["provenance"]["data"]
+    start = time.monotonic()
+    assert "7 stages: 7 unchanged" in toy.run(api=api)
+    assert time.monotonic() - start < 15
+
+
+def test_a_failed_stage_is_said_in_the_states(toy: Toy, api: str) -> None:
+    toy.control(trajectories_toy_a={"exit": 3})
+    output = toy.run("toy-a", "-S", "toy-a.trajectories.seed=2", api=api, status=1)
+    assert "Traceback" not in output
+    run = newest(api, 2)
+    assert run is not None
+    assert run["state"]["type"] == "FAILED"
+    assert "trajectories@toy-a failed: expected a fine day, found rain: wait (exited with 3)" in run["state"]["message"]
+    until(lambda: tasks(api, run["id"]).get("distill@toy-a") == "NotReady", 20, "the skipped task")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_signal_ends_flow_and_stages(toy: Toy, api: str, number: signal.Signals) -> None:
+    toy.control(trajectories_toy_a={"pause": 1.2, "deaf": True, "away": True})
+    seed = 10 + number
+    child = toy.start("toy-a", "-S", f"toy-a.trajectories.seed={seed}", api=api)
+    until(lambda: toy.log() and len(toy.alive()) >= 2, what="a shard")
+    start = time.monotonic()
+    child.send_signal(number)
+    until(lambda: not toy.alive(), 5.0, "the stages to end")
+    assert time.monotonic() - start < 3.5
+    output = child.communicate(timeout=30)[0]
+    assert not list((toy.root / "data" / "toy-a").glob("*"))
+    if number != signal.SIGKILL:
+        assert child.returncode == 130, output
+        run = newest(api, seed)
+        assert run is not None
+        assert run["state"]["type"] == ("CANCELLED" if number == signal.SIGINT else "CRASHED")
+    toy.control()
+    done = toy.log()
+    toy.dvc("repro", "trajectories@toy-a")
+    assert len(toy.log()) == 4
+    assert toy.log()[: len(done)] == done
+
+
+def test_started_and_cancelled_in_the_ui(toy: Toy, api: str, served: str) -> None:
+    toy.control(trajectories_toy_a={"pause": 1.2})
+    wrong = {"parameters": {"targets": ["toy-x"]}}
+    with pytest.raises(Exception, match="409|422"):
+        post(api, f"deployments/{served}/create_flow_run", wrong)
+    parameters = {"targets": ["toy-a"], "overrides": ["toy-a.trajectories.seed=3"]}
+    run = post(api, f"deployments/{served}/create_flow_run", {"parameters": parameters})["id"]
+    until(lambda: toy.log() and toy.alive(), 60, "a shard")
+    start = time.monotonic()
+    post(api, f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+    until(lambda: not toy.alive(), 20, "the stages to end")
+    seconds = time.monotonic() - start
+    until(
+        lambda: (
+            next(iter(r for r in post(api, "flow_runs/filter", {}) if r["id"] == run))["state"]["type"] == "CANCELLED"
+        ),
+        30,
+    )
+    assert seconds < 3.0 + 1.0  # and the second between two looks of the runner
+    assert not list((toy.root / "data" / "toy-a").glob("*"))
+
+
+def test_a_server_that_goes_away_does_not_end_the_run(toy: Toy, environment: dict[str, str]) -> None:
+    env = {**environment, "PREFECT_HOME": str(toy.root / ".prefect")}
+    port = server.free_port(0)
+    child = server.start(toy.root, port, env)
+    api = f"http://{server.HOST}:{port}/api"
+    try:
+        toy.control(trajectories_toy_a={"pause": 2.0})
+        flow = toy.start("toy-a", "-S", "toy-a.trajectories.seed=4", api=api)
+        until(lambda: toy.log(), what="a shard")
+        server.end(child)
+        assert not server.healthy(api)
+        until(lambda: (toy.root / "results" / "toy-a" / "rows.json").stat().st_mtime > time.time() - 5, 60)
+        child = server.start(toy.root, port, env)
+        output = flow.communicate(timeout=120)[0]
+        assert flow.returncode == 0, output
+        run = newest(api, 4)
+        assert run is not None
+        assert run["state"]["name"] == "Ran"
+        until(lambda: tasks(api, run["id"]).get("evaluate@toy-a") == "Ran", 30, "the task's state")
+    finally:
+        server.end(child)
