@@ -29,3 +29,14 @@ class Captions:
     def to(self, device: torch.device | str) -> Captions:
         """The same captions on another device."""
         return Captions(self.states.to(device), self.mask.to(device))
+
+
+def left_pad(states: Tensor, mask: Tensor) -> Captions:
+    """Captions from encoder states (B, T, W) with the text first: the text moves to the end, padding becomes zero.
+
+    mask: (B, T), nonzero where there is text.
+    """
+    order = mask.bool().to(torch.uint8).argsort(dim=1, stable=True)  # padding first, the text's own order kept
+    moved = mask.bool().gather(1, order)
+    rows = states.gather(1, order[..., None].expand_as(states))
+    return Captions(rows * moved[..., None], moved)

@@ -21,12 +21,19 @@ class VAR(Trunk):
     def __init__(self, config: VARConfig) -> None:
         super().__init__(config, config.patch_nums, strict=False)
 
-    def run(self, x: Tensor, cond: Tensor, start: int = 0, caches: list[KVCache] | None = None) -> Tensor:
+    def run(
+        self,
+        x: Tensor,
+        cond: Tensor,
+        start: int = 0,
+        caches: list[KVCache] | None = None,
+        masked: bool = True,
+    ) -> Tensor:
         """Input rows (B, n, D) at positions start.. and class vectors (B, D) to hidden rows (B, n, D).
 
         From position 0 the rows may span several scales (block-causal); behind a cache they must be one scale.
         """
-        bias = self.attn_bias_for_masking[:, :, : x.shape[1], : x.shape[1]] if start == 0 else None
+        bias = self.attn_bias_for_masking[:, :, : x.shape[1], : x.shape[1]] if masked and start == 0 else None
         for i, block in enumerate(self.blocks):
             x = block(x, cond, start, bias, None if caches is None else caches[i])
         return x
@@ -76,10 +83,15 @@ class DecodingState:
 
 
 class VARTeacher(Teacher):
-    """A `VAR` and its `MultiScaleTokenizer`."""
+    """A `VAR` and its `MultiScaleTokenizer`.
+
+    unmasked_prefix: take a prefix in as the authors' released code does, without the block-causal mask. Its logits
+    are then off by 0.8 to 1.8; only for reproducing their teacher-involved numbers.
+    """
 
     transformer: VAR
     tokenizer: MultiScaleTokenizer
+    unmasked_prefix: bool = False
 
     def __init__(self, transformer: VAR, tokenizer: MultiScaleTokenizer) -> None:
         super().__init__()
@@ -148,7 +160,7 @@ class VARTeacher(Teacher):
     def _run(self, state: DecodingState) -> Tensor:
         if state.pending is None:
             raise DDError(f"decoding: all {state.group} scales are drawn; start a new state for more images")
-        x = self.transformer.run(state.pending, state.cond, state.filled, state.caches)
+        x = self.transformer.run(state.pending, state.cond, state.filled, state.caches, not self.unmasked_prefix)
         state.filled, state.pending = state.filled + x.shape[1], None
         t = float(guidance_of_groups(state.filters, self.groups)[state.group])
         rows = state.batch if t == 0 else len(x)
