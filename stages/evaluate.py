@@ -32,7 +32,7 @@ from dd.metrics.images import load_npz, to_uint8
 from dd.metrics.protocols import protocol
 from dd.metrics.rows import Row, fill_ratios, make_row, numbers
 from dd.models.base import Filters, Teacher
-from dd.progress import progress
+from dd.progress import Progress, progress
 from dd.report.figures import curves_figure, quality_figure, read_curves, sample_grid, save_figure
 from dd.students import StudentInfo, load_student_dir, read_student_info
 from dd.weights import TeacherInfo, load_teacher_dir, read_info
@@ -142,7 +142,8 @@ class Stage:
         order = sorted(self.settings.samplers, key=lambda s: s.name != "teacher")
         measured: dict[int, Row] = {}
         partner: Measured | None = None
-        with progress(len(order), unit="samplers", label=f"evaluate {self.name}") as bar:
+        bar: Progress[None] = progress(len(order), unit="samplers", label=f"evaluate {self.name}")
+        with bar:
             for sampler in order:
                 found = self._measure(sampler, partner)
                 if sampler.name == "teacher" and found.features is not None:
@@ -174,7 +175,9 @@ class Stage:
     def _row(self, sampler: config.Sampler, found: Measured) -> Row:
         drawn = not self._is_floor(sampler) and self.drawer.missing(sampler) is None
         with_student = isinstance(sampler, config.StudentSampler | config.TeacherInvolvedSampler)
+        released = self.student_info is not None and "released" in self.student_info.provenance
         values: dict[str, Any] = {
+            "block": "released" if with_student and released else "measured",
             "experiment": self.name,
             "family": self.experiment.family,
             "teacher": self.teacher_info.name,

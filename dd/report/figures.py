@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+P = ParamSpec("P")
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 # Colour-blind safe (Okabe and Ito 2008), with markers, so that nothing is said by colour alone.
 STYLE = {
@@ -27,7 +29,12 @@ STYLE = {
     "skip": ("#CC79A7", "v"),
     "onestep*": ("#56B4E9", "X"),
 }
-INK = "#555"
+INK = "#5f5f5f"
+TEXT = "#262626"  # report.html swaps it for a light one on a dark page
+RC: Any = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), TEXT) | {
+    "svg.hashsalt": "dd",
+    "svg.fonttype": "path",
+}
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -43,13 +50,27 @@ def save_figure(figure: Figure, path: Path, formats: Sequence[str] = ("png", "sv
     files = []
     for kind in formats:
         target = path.with_suffix(f".{kind}")
-        with atomic_path(target) as scratch, rc_context({"svg.hashsalt": "dd", "svg.fonttype": "path"}):
+        with atomic_path(target) as scratch, rc_context(RC):
             metadata = {"Date": None} if kind == "svg" else {"Software": None}
-            figure.savefig(scratch, format=kind, dpi=144, metadata=metadata)
+            figure.savefig(scratch, format=kind, dpi=144, metadata=metadata, transparent=kind == "svg")
         files.append(target)
     return files
 
 
+def _inked(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Colours are taken when an axis is made, so the settings must hold then."""
+
+    @wraps(draw)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        from matplotlib import rc_context
+
+        with rc_context(RC):
+            return draw(*args, **kwargs)
+
+    return wrapped
+
+
+@_inked
 def sample_grid(images: Mapping[str, Tensor]) -> Figure:
     """One line of images per sampler: column j of every line was drawn from the same noise and class.
 
@@ -67,6 +88,7 @@ def sample_grid(images: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
+@_inked
 def quality_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Distance against network evaluations (the paper's figure 1), one panel per experiment; both axes logarithmic."""
     names = list(dict.fromkeys(row["experiment"] for row in rows))
@@ -144,6 +166,7 @@ def read_curves(folder: Path) -> dict[str, list[tuple[float, float]]]:
     return curves
 
 
+@_inked
 def curves_figure(curves: Curves) -> Figure:
     """One panel per kind of curve (the name before the slash), every curve of that kind in it."""
     kinds = list(dict.fromkeys(name.split("/")[0] for name in curves))

@@ -1,0 +1,97 @@
+"""Finds the rows: of the working tree, of another git revision, and the difference of the two."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from dd.errors import DDError
+from dd.metrics.rows import Row, parse_rows, read_rows
+from dd.report.table import significant
+
+COMPARED = (
+    "value",
+    "kid",
+    "inception_score",
+    "precision",
+    "recall",
+    "diversity",
+    "paired_distance",
+    "caption_accuracy",
+)
+
+
+def collect(root: Path, experiments: Sequence[str] = ()) -> list[Row]:
+    """Rows of results/*/rows.json, experiments in alphabetical order or as asked for."""
+    files = {path.parent.name: path for path in sorted((root / "results").glob("*/rows.json"))}
+    if unknown := [name for name in experiments if name not in files]:
+        raise DDError(f"no results of {', '.join(unknown)}; there are {', '.join(files) or 'none: run `dvc repro`'}")
+    rows = [row for name in experiments or files for row in read_rows(files[name])]
+    if not rows:
+        raise DDError("expected results/<experiment>/rows.json, found none: run `dvc repro` or `make demo`")
+    return rows
+
+
+def rows_at(root: Path, revision: str, experiments: Sequence[str] = ()) -> list[Row]:
+    """The rows that a git revision holds. Raises DDError when there is no such revision, or none in it."""
+    listed = _git(root, "ls-tree", "-r", "--name-only", revision, "--", "results")
+    files = [line for line in listed.splitlines() if line.endswith("/rows.json") and line.count("/") == 2]
+    wanted = [file for file in files if not experiments or file.split("/")[1] in experiments]
+    if not wanted:
+        raise DDError(f"revision {revision} holds no results/<experiment>/rows.json to compare with")
+    return [row for file in wanted for row in parse_rows(_git(root, "show", f"{revision}:./{file}"), file)]
+
+
+def _git(root: Path, *arguments: str) -> str:
+    try:
+        found = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise DDError("expected git on this machine, found none: install it to compare revisions") from None
+    if found.returncode:
+        reason = (found.stderr.strip().splitlines() or ["no reason given"])[0]
+        raise DDError(f"git cannot show that revision ({reason}): name a commit, branch or tag")
+    return found.stdout
+
+
+def compare(new: Sequence[Row], old: Sequence[Row], revision: str) -> list[list[str]]:
+    """Lines (experiment, sampler, metric, before, now, change, verdict), a header first.
+
+    A change is called one only beyond two standard errors of the difference; without errors it is not judged.
+    """
+    before = {(row["experiment"], row["label"]): row for row in old}
+    lines = [["experiment", "sampler", "metric", revision, "now", "change", "beyond 2 errors"]]
+    for row in new:
+        past = before.pop((row["experiment"], row["label"]), None)
+        if past is None:
+            lines.append([row["experiment"], row["label"], "", "–", "new", "", ""])
+            continue
+        for key in COMPARED:
+            lines += _change(row, past, key)
+    lines += [[experiment, label, "", "was there", "–", "", ""] for experiment, label in before]
+    return lines
+
+
+def _change(row: Row, past: Row, key: str) -> list[list[str]]:
+    a, b = past.get(key), row.get(key)
+    if a is None or b is None:
+        return []
+    name = str(row["metric"]) if key == "value" else key.replace("_", " ")
+    if key == "value" and past["metric"] != row["metric"]:
+        return [[row["experiment"], row["label"], name, f"was {past['metric']}", significant(b), "", "not comparable"]]
+    errors = [past.get(f"{key}_error"), row.get(f"{key}_error")]
+    known = [e for e in errors if e is not None]
+    verdict = "" if len(known) < 2 else "yes" if abs(b - a) > 2 * math.hypot(*known) else "no"
+    change = f"{'+' if b >= a else '-'}{significant(abs(b - a))}"
+    return [[row["experiment"], row["label"], name, significant(a), significant(b), change, verdict]]
+
+
+def render_comparison(lines: Sequence[Sequence[str]], kind: str) -> str:
+    """The lines of `compare` as Markdown (for reading) or CSV."""
+    if kind == "csv":
+        return "\n".join(",".join(f'"{cell}"' if "," in cell else cell for cell in line) for line in lines) + "\n"
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    text = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines]
+    text.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(text) + "\n"

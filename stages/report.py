@@ -1,0 +1,41 @@
+"""Stage report: `python -m stages.report` -> results/report/: report.html, table.md, quality.png and quality.svg."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+
+from dd.config import project_root
+from dd.errors import DDError
+from dd.files import publish, write_text
+from dd.report.collect import collect
+from dd.report.figures import quality_figure, save_figure
+from dd.report.page import render_page
+from dd.report.table import published_rows, render
+
+log = logging.getLogger(__name__)
+
+
+def main() -> str:
+    """Make the report from all rows. Returns what was done, in one line."""
+    root = project_root()
+    rows = collect(root)
+    scratch = root / "work" / "report"
+    shutil.rmtree(scratch, ignore_errors=True)
+    published = published_rows(sorted({row["family"] for row in rows}))
+    write_text(scratch / "report.html", render_page(root, rows))
+    write_text(scratch / "table.md", render([*rows, *published], "markdown"))
+    save_figure(quality_figure(rows), scratch / "quality")
+    publish(scratch, root / "results" / "report")
+    return f"wrote results/report/report.html and table.md: {len(rows)} rows"
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    started = time.monotonic()
+    try:
+        done = main()
+    except DDError as error:
+        raise SystemExit(f"error: {error}") from None
+    log.info("%s (%.0f s)", done, time.monotonic() - started)
