@@ -56,7 +56,10 @@ class FileInfo(Section):
     def size_text(self) -> str:
         """For tables: a known size, a lower bound, or a question mark."""
         size = self.size or self.size_at_least
-        return "?" if size is None else f"{'' if self.size else '>= '}{size / 1e6:,.1f} MB"
+        if size is None:
+            return "?"
+        text = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+        return text if self.size else f">= {text}"
 
 
 class Entry(Section):

@@ -1,0 +1,93 @@
+"""Paper-scale experiments, ready to be copied into params.yaml: one YAML file each, comments included.
+
+Adding is an insertion of text: not a byte of what the user has written changes. The result is validated before it is
+written.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+import yaml
+
+from dd.config import validate
+from dd.errors import DDError
+from dd.files import write_text
+
+FOLDER = Path(__file__).parent
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def preset_names() -> list[str]:
+    """All presets."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def preset_text(name: str) -> str:
+    """A preset's YAML: comments, then one key with the experiment below it. Raises DDError that offers near names."""
+    names = preset_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=2)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
+        raise DDError(f"no preset '{name}'; {hint}")
+    return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def describe(name: str) -> str:
+    """A preset's first comment line."""
+    first = preset_text(name).splitlines()[0]
+    return first.removeprefix("# ") if first.startswith("#") else ""
+
+
+def add_experiment(params: Path, preset: str, name: str | None = None) -> str:
+    """Copy a preset into params.yaml, under its own or another name; returns that name.
+
+    Raises DDError if the name is taken or the file is not a params.yaml; the file is then as it was.
+    """
+    name = name or preset
+    if not NAME.fullmatch(name):
+        raise DDError(f"experiment name: expected letters, digits, '-', '_' and '.', got {name!r}")
+    added = re.sub(rf"^{re.escape(preset)}:", f"{name}:", preset_text(preset), flags=re.M)
+    try:
+        text = params.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DDError(f"expected {params.name} in {params.parent}, found none; run from the project's folder") from None
+    before = validate(_load(text, params), params.name)
+    if name in before.experiments:
+        raise DDError(f"params.yaml has an experiment '{name}' already: use --as to give another name")
+    merged = insert(text, added, params)
+    after = validate(_load(merged, params), params.name)
+    if set(after.experiments) != {*before.experiments, name}:
+        raise DDError(
+            f"{params.name}: cannot find where `experiments` ends; write it as a block and add the preset there"
+        )
+    write_text(params, merged)
+    return name
+
+
+def insert(text: str, added: str, path: Path) -> str:
+    """`text` of a params.yaml with `added` at the end of its `experiments`, indented as they are."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    pairs = root.value if isinstance(root, yaml.MappingNode) else []
+    node = next((value for key, value in pairs if key.value == "experiments"), None)
+    if not isinstance(node, yaml.MappingNode) or node.flow_style or not node.value:
+        raise DDError(
+            f"{path.name}: expected a block of experiments under `experiments:`, found another form: write one"
+        )
+    lines = text.splitlines(keepends=True)
+    end = node.end_mark.line if node.end_mark.column == 0 else node.end_mark.line + 1
+    while end and (not lines[end - 1].strip() or lines[end - 1].startswith("#")):
+        end -= 1  # blank lines and top-level comments belong to what follows
+    indent = " " * node.value[0][0].start_mark.column
+    block = "".join(f"{indent}{line}" if line.strip() else line for line in added.splitlines(keepends=True))
+    last_newline = "" if lines[end - 1].endswith("\n") else "\n"
+    return "".join(lines[:end]) + last_newline + "\n" + block + "".join(lines[end:])
+
+
+def _load(text: str, path: Path) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise DDError(f"{path.name}: not valid YAML ({' '.join(str(error).split())})") from None
