@@ -88,13 +88,13 @@ class FlowResult:
 class Codes:
     """A codebook made ready for the map: distinct vectors, centred, of spread 1 (neither changes the map).
 
-    vectors: (U, C) float32. squares: (U,) their squared norms. inverse: (V,) distinct vector of each code, or None
-    where no two codes are equal.
+    vectors: (U, C) float32. inverse: (V,) distinct vector of each code, or None
+    where no two codes are equal. size: V.
     """
 
     vectors: Tensor
-    squares: Tensor
     inverse: Tensor | None
+    size: int
 
     @classmethod
     def prepare(cls, codes: Tensor) -> Codes:
@@ -110,8 +110,7 @@ class Codes:
         exact = exact / exact.square().sum(-1).mean().sqrt().clamp(min=1e-30)
         if len(exact) == 1:  # two codes at least, so that a runner-up always exists; this one is never drawn
             exact = torch.cat([exact, torch.ones_like(exact)])
-        vectors = exact.float()
-        return cls(vectors, vectors.square().sum(-1), inverse if duplicates else None)
+        return cls(exact.float(), inverse if duplicates else None, len(codes))
 
     def merge(self, log_probs: Tensor) -> Tensor:
         """(N, V) log-probabilities of the codes to (N, U) of the distinct vectors."""
@@ -141,18 +140,16 @@ def map_noise(noise: Tensor, log_probs: Tensor, codes: Tensor | Codes, solver: S
     """
     solver = solver or Solver()
     ready = codes if isinstance(codes, Codes) else Codes.prepare(codes)
-    size = len(ready.vectors) if ready.inverse is None else len(ready.inverse)
-    single = size == 1 and log_probs.shape[-1:] == (1,)
     if noise.ndim != 2 or noise.shape[1] != ready.vectors.shape[1]:
         raise DDError(f"noise must be (N, {ready.vectors.shape[1]}), got shape {tuple(noise.shape)}")
-    if log_probs.shape != (len(noise), size) and not single:
-        raise DDError(f"log_probs must be ({len(noise)}, {size}), got shape {tuple(log_probs.shape)}")
+    if log_probs.shape != (len(noise), ready.size):
+        raise DDError(f"log_probs must be ({len(noise)}, {ready.size}), got shape {tuple(log_probs.shape)}")
     if not len(noise):
         empty = torch.zeros(0, dtype=torch.long, device=noise.device)
         return FlowResult(empty, empty)
     if not (log_probs.amax(-1).abs() < math.inf).all():
         raise DDError("log_probs must leave every token one possible code, got a row of -inf or NaN")
-    rows = max(1, _CHUNK.get(noise.device.type, _CHUNK_OTHER) // size)
+    rows = max(1, _CHUNK.get(noise.device.type, _CHUNK_OTHER) // ready.size)
     parts = [
         _map_chunk(e.float(), p.float(), ready, solver)
         for e, p in zip(noise.split(rows), log_probs.split(rows), strict=True)
@@ -194,7 +191,7 @@ def _mean(weights: Tensor, codes: Tensor) -> Tensor:
 @dataclass
 class _Course:
     """Where some tokens are on their way. (N, C): y, m = dy/dr there, and m's divided differences over past steps,
-    d1 and d2. (N,): r, the next step h, the last two steps h1 and h2, the spread of the codes under p, the number of
+    d1 and d2. (N,): r, the next step h, the last two steps h1 and h2, by how much the flow has spread, the number of
     evaluations, and the token's row in the chunk.
     """
 
@@ -206,7 +203,7 @@ class _Course:
     h: Tensor
     h1: Tensor
     h2: Tensor
-    spread: Tensor
+    growth: Tensor
     evaluations: Tensor
     row: Tensor
 
@@ -247,10 +244,11 @@ def _map_chunk(noise: Tensor, log_probs: Tensor, codes: Codes, solver: Solver) -
     tokens = torch.empty(len(noise), dtype=torch.long, device=noise.device)
     rest = torch.empty(len(noise), dtype=torch.float64, device=noise.device)
     evaluations = torch.empty_like(tokens)
-    for width in (*(w for w in _WIDTHS if 4 * w <= size), 2):
-        left = _integrate(course, work, width, solver)
-        if width > 2:
-            course, work = _join([_shrink(c, w, width, solver) for c, w in left])
+    limit = solver.max_evaluations if solver.method == "adaptive" else solver.steps
+    for width, evaluated in (*((w, limit) for w in _WIDTHS if w == _WIDTHS[-1] or 4 * w <= size), (2, limit // 2)):
+        left = _integrate(course, work, width, evaluated, solver)
+        course, work = _join([_shrink(c, w, width, solver) for c, w in left])
+    left = _integrate(course, work, 2, limit, solver)  # what is still here are codes closer than 0.005, centred anew
     for c, w in left:
         tokens[c.row], rest[c.row] = _two_codes(c, w)
         evaluations[c.row] = c.evaluations
@@ -268,13 +266,12 @@ def _start(noise: Tensor, log_probs: Tensor, codes: Tensor, solver: Solver) -> t
     zero, none = torch.zeros_like(noise), torch.zeros_like(h)
     count = torch.ones_like(h, dtype=torch.long)
     row = torch.arange(len(h), device=h.device)
-    course = _Course(noise, m, zero, zero, none, h, far, far, spread, count, row)
+    course = _Course(noise, m, zero, zero, none, h, far, far, torch.ones_like(h), count, row)
     return course, _Work(log_probs, codes, None, weights)
 
 
-def _integrate(course: _Course, work: _Work, width: int, solver: Solver) -> list[tuple[_Course, _Work]]:
-    """Step until every token needs no more than `width` codes; they leave one by one, in the state they are in then."""
-    limit = solver.max_evaluations if solver.method == "adaptive" else solver.steps
+def _integrate(course: _Course, work: _Work, width: int, limit: int, solver: Solver) -> list[tuple[_Course, _Work]]:
+    """Step until every token needs no more than `width` codes, or had `limit` evaluations; each leaves as it is."""
     left = []
     while len(course.row):
         leaves = _needs_at_most(width, work.weights, solver) | (course.evaluations >= limit)
@@ -311,21 +308,24 @@ def _step(c: _Course, work: _Work, solver: Solver) -> tuple[_Course, _Work]:
     guess = torch.addcmul(torch.addcmul(c.m, h, c.d1), h * (h + a), c.d2)
     r = c.r + c.h
     weights = _posterior(y, r, work.log_probs, work.codes)
-    m = _mean(weights, work.codes)[:, :-1]
+    moments = _mean(weights, work.codes)
+    m = moments[:, :-1]
     gain = h * (h * h / 4 + h * (a + b) / 3 + a * b / 2) / ((h + a) * (h + b))
     miss = gain * (m - guess)
+    # The flow only expands, at the rate r Var_w(c) / C: an error made late moves a token less than one at the start.
+    variance = (moments[:, -1] - m.square().sum(-1)).clamp(min=0)
+    growth = c.growth * (c.h * r * variance / m.shape[1]).exp()
     d1 = (m - c.m) / h
     d2 = (d1 - c.d1) / (h + a)
     if solver.method == "grid":
         ratio = (solver.last / solver.first) ** (1 / (solver.steps - 1))
         following = r * (ratio - 1)
     else:
-        # The flow only expands, by as much as the marginal of y does: an error late counts less than one at the start.
-        allowed = solver.tolerance * (1 + (r * c.spread).square() / y.shape[1])
+        allowed = solver.tolerance * growth.square()
         error = miss.norm(dim=-1)
         following = c.h * (0.9 * (allowed / (error + 1e-12)).pow(0.25)).clamp(0.3, 2.0)
     following = following.clamp(max=_FAR)
-    after = _Course(y + miss, m, d1, d2, r, following, c.h, c.h1, c.spread, c.evaluations + 1, c.row)
+    after = _Course(y + miss, m, d1, d2, r, following, c.h, c.h1, growth, c.evaluations + 1, c.row)
     return after, replace(work, weights=weights)
 
 
@@ -377,20 +377,25 @@ def _stack(parts: list[Tensor], width: int, fill: float = 0) -> Tensor:
 
 
 def _two_codes(c: _Course, work: _Work) -> tuple[Tensor, Tensor]:
-    """The exact end of the flow between the two likeliest codes a and b: distinct ids (N,) and what is left (N,).
+    """The exact end of the flow between the two likeliest codes a and b: distinct ids (N,), and what is left (N,).
 
     Along u = (a - b) / |a - b| the coordinate z = y.u has the marginal pa N(r a.u, 1) + pb N(r b.u, 1), and a
-    one-dimensional flow keeps quantiles: a is reached exactly if P(Z > z) <= pa. P(Z > z) / pa, or its counterpart
-    for b, is then uniform in (0, 1) and independent of the choice.
+    one-dimensional flow keeps quantiles: a is reached exactly if P(Z > z) <= pa, and y - r a ends with the coordinate
+    of the same quantile. At the end y - r q is normal and independent of the code q, because y = e + r q is normal
+    around r q at every r: its first component gives the uniform number that is left.
     """
     columns = work.weights.topk(2, dim=-1).indices
     vectors, log_probs, ids = work.pick(columns)
-    vectors, log_probs, r = vectors.double(), log_probs.double(), c.r.double()
-    between = vectors[:, 0] - vectors[:, 1]
-    length = between.norm(dim=-1)
-    z = ((c.y.double() - r[:, None] * vectors[:, 0]) * between).sum(-1) / length.clamp(min=1e-300)  # relative to a
-    pa, pb = (log_probs[:, 0] - log_probs[:, 1]).sigmoid(), (log_probs[:, 1] - log_probs[:, 0]).sigmoid()
-    above = pa * torch.special.ndtr(-z) + pb * torch.special.ndtr(-z - r * length)
+    vectors, log_probs, r = vectors.double(), log_probs.double(), c.r.double()[:, None]
+    a, between = vectors[:, 0], vectors[:, 0] - vectors[:, 1]
+    length = between.norm(dim=-1, keepdim=True).clamp(min=1e-300)
+    u = between / length
+    from_a = c.y.double() - r * a
+    z = (from_a * u).sum(-1, keepdim=True)
+    margin = log_probs[:, :1] - log_probs[:, 1:]
+    pa, pb = margin.sigmoid(), (-margin).sigmoid()
+    above = pa * torch.special.ndtr(-z) + pb * torch.special.ndtr(-z - r * length)  # P(Z > z)
     first = above <= pa
-    rest = torch.where(first, above / pa.clamp(min=1e-300), (above - pa) / pb.clamp(min=1e-300))
-    return torch.where(first, ids[:, 0], ids[:, 1]), rest
+    quantile = torch.where(first, above / pa.clamp(min=1e-300), (above - pa) / pb.clamp(min=1e-300))
+    end = from_a + (-torch.special.ndtri(quantile.clamp(1e-300, 1 - 1e-16)) - z) * u
+    return torch.where(first[:, 0], ids[:, 0], ids[:, 1]), torch.special.ndtr(end[:, 0])
