@@ -73,6 +73,7 @@ class LossConfig(Section):
     cross_entropy: float = Field(1.0, ge=0)
     regression: float = Field(0.0, ge=0)
     perceptual: float = Field(0.0, ge=0)
+    perceptual_network: str = Field("lpips", description="lpips, or an extractor of the zoo")
     draft: float = Field(0.3, ge=0, description="cross-entropy of the passes before the last (refinements)")
 
 

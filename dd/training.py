@@ -51,6 +51,10 @@ class PairSource(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+# Name -> (step, value) in rising order.
+Curves = dict[str, list[tuple[int, float]]]
+
+
 @dataclass
 class Outcome:
     """student: with averaged weights, in eval mode. seconds: of training, resumed parts included."""
@@ -58,7 +62,7 @@ class Outcome:
     student: Student
     steps: int
     seconds: float
-    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    curves: Curves = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Task:
 
     noise_free: zero where nothing is known, which makes the student a set predictor (the baselines).
     distance: image distance for the perceptual term. probe: further held-out numbers of the averaged student.
+    on_curves: called with the curves so far, after every measurement.
     """
 
     teacher: Teacher
@@ -76,6 +81,7 @@ class Task:
     noise_free: bool = False
     distance: ImageDistance | None = None
     probe: Callable[[Student], dict[str, float]] | None = None
+    on_curves: Callable[[Curves], None] | None = None
     label: str = "distill"
 
 
@@ -114,7 +120,7 @@ class _Run:
     def __init__(self, student: Student, task: Task, config: DistillConfig, steps: int) -> None:
         self.task, self.config, self.steps = task, config, steps
         self.folder = task.folder
-        self.weights = LossWeights(**config.losses.model_dump())
+        self.weights = LossWeights(**config.losses.model_dump(exclude={"perceptual_network"}))
         self.accelerator = Accelerator(
             mixed_precision=_precision(config.precision),
             gradient_accumulation_steps=config.accumulate,
@@ -129,7 +135,7 @@ class _Run:
         self.model, *self.optimizers = self.accelerator.prepare(self.bare, *self.optimizers)
         self.ema = EMA(self.bare, config.ema, config.ema_warmup)
         self.first, self.seconds = 0, 0.0
-        self.curves: dict[str, list[tuple[int, float]]] = {}
+        self.curves: Curves = {}
 
     def go(self) -> Outcome:
         self._resume()
@@ -218,6 +224,8 @@ class _Run:
             self.curves.setdefault(f"probe/{name}", []).append((step, value))
         self.bare.load_state_dict(weights)
         self.bare.train()
+        if self.task.on_curves and self.accelerator.is_main_process:
+            self.task.on_curves(self.curves)
 
     def _checkpoint(self) -> Path:
         return self.folder / "checkpoint"
