@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect import artifacts
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from pipeline.count import describe
 from pipeline.count import percent as count_percent
@@ -166,7 +167,8 @@ def _try(make: Callable[..., Any], *values: Any, **named: Any) -> Any:
     if time.monotonic() < _quiet_until[0]:
         return None
     try:
-        return make(*values, **named)
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):  # a stage does not wait for its pictures
+            return make(*values, **named)
     except Exception as error:  # whatever Prefect raises: the run goes on
         _quiet_until[0] = time.monotonic() + PAUSE
         logger.warning("artifact not shown: %s", " ".join(str(error).split()) or type(error).__name__)

@@ -15,8 +15,8 @@ class Stage:
     """One node of the graph.
 
     `name` is what `dvc repro -s` takes (`distill@llamagen-fashion`, `report`, `zoo/dvc.yaml:train`); `needs` are the
-    names of the stages whose outputs it reads; `outs` are paths relative to the repository. A stage whose dvc.yaml entry says
-    `meta: {accelerator: true}` takes one of the run's places on the accelerator.
+    names of the stages whose outputs it reads; `outs` are paths relative to the repository. A stage whose dvc.yaml
+    entry says `meta: {accelerator: true}` takes one of the run's places on the accelerator.
     """
 
     name: str

@@ -90,7 +90,7 @@ if status := control.get("exit"):
         print("expected a fine day, found rain: wait")
         sys.exit(status)
 if stage == "trajectories":
-    publish({"shard": b"tokens"}, Path("data", experiment, "trajectories"))
+    publish({"shard": str(params["trajectories"]["seed"]).encode()}, Path("data", experiment, "trajectories"))
 elif stage == "distill":
     lr = params["distill"]["lr"]
     publish({"student": f"{lr}".encode(), "curve.png": png((200, 80, 40))}, Path("models", experiment))
