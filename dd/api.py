@@ -1,0 +1,210 @@
+"""Distilled models in a few lines of Python.
+
+model = dd.load("llamagen-fashion")
+images = model.sample(["sneaker", "bag"], steps=1, seed=0)   # (2, 28, 28, 3) uint8
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dd import zoo
+from dd.config import Experiment, StudentSampler, TeacherSampler, load_experiment, load_params, project_root
+from dd.errors import DDError
+from dd.flow import Solver
+from dd.metrics.draw import Conditions, Drawer
+from dd.metrics.images import to_uint8
+from dd.models.base import Filters, Student, Teacher
+from dd.students import load_student, load_student_dir, read_student_info
+from dd.weights import load_teacher, load_teacher_dir, read_info
+
+Steps = int | Literal["teacher"] | Sequence[int]
+
+
+def load(name: str, device: str | torch.device | None = None) -> Model:
+    """A model to draw from.
+
+    name: an experiment of params.yaml (what was trained here, else what ships in the zoo), or a student of the zoo.
+    device: default the accelerator if there is one. Raises DDError for an unknown name (with the nearest ones), and
+    for weights that are missing or damaged.
+    """
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    experiments, students = load_params().experiments, [n for n, e in zoo.entries().items() if e.kind == "student"]
+    if name in experiments:
+        return _of_experiment(name, load_experiment(name), place)
+    if name in students:
+        return _of_zoo(name, place)
+    near = difflib.get_close_matches(name, [*experiments, *students], n=2)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(experiments)}"
+    raise DDError(f"no experiment or student '{name}'; {hint}")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A teacher and its distilled student.
+
+    classes: their names, by index. timesteps: the trajectory points that the student was trained on, in groups.
+    split: groups before it use the student's logits, the others its continuous head; None: logits everywhere.
+    """
+
+    name: str
+    teacher: Teacher
+    student: Student | None
+    classes: tuple[str, ...]
+    filters: Filters
+    solver: Solver
+    timesteps: tuple[int, ...] = (0,)
+    split: int | None = None
+
+    def sample(
+        self,
+        classes: str | int | Sequence[str | int] | None = None,
+        *,
+        n: int | None = None,
+        steps: Steps = 1,
+        seed: int = 0,
+        batch: int = 250,
+    ) -> NDArray[np.uint8]:
+        """Draw images, (N, H, W, 3) uint8.
+
+        classes: names or indices, taken in turn; default all of them. n: number of images, default one per class
+        given. steps: 1 or 2 evaluations of the student, or the groups it starts from (such as [0, 16]), or "teacher".
+        seed: image i is a function of (seed, i) and its class alone, so different `steps` draw comparable images.
+        Raises DDError for a class that does not exist, a negative n, steps that the student was not trained for.
+        """
+        wanted = self._indices(classes)
+        n = len(wanted) if n is None else n
+        if n < 0:
+            raise DDError(f"n: expected a number of images, 0 or more, got {n}")
+        if batch < 1:
+            raise DDError(f"batch: expected at least 1, got {batch}")
+        labels = wanted[torch.arange(n) % len(wanted)]
+        sampler = TeacherSampler(name="teacher") if steps == "teacher" else self._student_sampler(steps)
+        drawer = self._drawer(labels, seed)
+        if reason := drawer.missing(sampler):
+            raise DDError(f"{self.name}: {reason} (dvc repro distill@{self.name}), or draw with the teacher")
+        drawer.check(sampler)
+        parts = [to_uint8(images).cpu() for images, _ in drawer.batches(sampler, n, batch)]
+        size = self.teacher.tokenizer.image_size
+        images = torch.cat(parts) if parts else torch.empty(0, 3, size, size, dtype=torch.uint8)
+        return images.permute(0, 2, 3, 1).contiguous().numpy()
+
+    def class_names(self, classes: str | int | Sequence[str | int] | None = None) -> list[str]:
+        """Names of the classes that `sample` would take in turn."""
+        return [self.classes[i] if self.classes else str(i) for i in self._indices(classes).tolist()]
+
+    def _indices(self, classes: str | int | Sequence[str | int] | None) -> Tensor:
+        given = [classes] if isinstance(classes, str | int) else classes
+        if given is None:
+            given = range(len(self.classes))
+        if not len(given):
+            raise DDError("classes: expected at least one, got an empty list")
+        return torch.tensor([self._index(one) for one in given])
+
+    def _index(self, one: str | int) -> int:
+        if isinstance(one, str) and one in self._by_name:
+            return self._by_name[one]
+        if isinstance(one, str) and not one.lstrip("-").isdigit():
+            near = difflib.get_close_matches(one.lower(), self._by_name, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(list(self._by_name)[:12])}"
+            raise DDError(f"no class '{one}' in {self.name}; {hint}")
+        if not 0 <= int(one) < len(self.classes):
+            raise DDError(f"class: expected an index in 0..{len(self.classes) - 1} or a name, got {one}")
+        return int(one)
+
+    @cached_property
+    def _by_name(self) -> dict[str, int]:
+        return {name.lower(): index for index, name in reversed(list(enumerate(self.classes)))}
+
+    def _student_sampler(self, steps: int | str | Sequence[int]) -> StudentSampler:
+        if isinstance(steps, str):
+            raise DDError(f"steps: expected a number of evaluations, a list of groups, or 'teacher', got '{steps}'")
+        if not isinstance(steps, int):
+            return StudentSampler(name="dd", steps=tuple(steps), split=self.split)
+        if not 1 <= steps <= len(self.timesteps):
+            points = ", ".join(map(str, self.timesteps))
+            raise DDError(
+                f"steps: this student was trained from the points {points}, so it draws in 1..{len(self.timesteps)} "
+                f"steps, got {steps}; name other points as a list, or say 'teacher'"
+            )
+        return StudentSampler(name="dd", steps=tuple(sorted(self.timesteps)[:steps]), split=self.split)
+
+    def _drawer(self, labels: Tensor, seed: int) -> Drawer:
+        device = self.teacher.codebook.device
+        conditions = Conditions(lambda rows: labels[rows].to(device), lambda rows: labels[rows])
+        return Drawer(self.teacher, conditions, self.filters, seed, self.student, None, self.solver)
+
+
+def _of_experiment(name: str, experiment: Experiment, device: torch.device) -> Model:
+    """What was trained here if it is there, else what ships."""
+    root, settings = project_root(), experiment.teacher
+    filters = Filters(settings.guidance, settings.top_k, settings.top_p, settings.temperature, settings.guidance_tokens)
+    solver = Solver(**experiment.trajectories.solver.model_dump()) if experiment.trajectories else Solver()
+    timesteps, split = ((0,), None) if experiment.distill is None else _trained(experiment)
+    folder, models = root / "data" / name / "teacher", root / "models" / name
+    if (folder / "teacher.json").is_file() and (models / "student.json").is_file():
+        timesteps = tuple(read_student_info(models).provenance.get("timesteps", timesteps))
+        teacher, trained = load_teacher_dir(folder, device), load_student_dir(models, folder, device)
+        return Model(name, teacher, trained, read_info(folder).classes, filters, solver, timesteps, split)
+    entry = zoo.entry(settings.name, "teacher")
+    shipped = experiment.student or f"{name}-dd"
+    found = zoo.entries().get(shipped)
+    student = load_student(shipped, device) if found and found.kind == "student" else None
+    timesteps = tuple(found.provenance.get("timesteps", timesteps)) if found else timesteps
+    teacher = load_teacher(settings.name, device)
+    return Model(name, teacher, student, entry.class_names(), filters, solver, timesteps, split)
+
+
+def _trained(experiment: Experiment) -> tuple[tuple[int, ...], int | None]:
+    assert experiment.distill is not None
+    return experiment.distill.timesteps, experiment.distill.split
+
+
+def _of_zoo(name: str, device: torch.device) -> Model:
+    """A student of the zoo with its teacher, sampled as its authors did."""
+    entry = zoo.entry(name, "student")
+    source = zoo.entry(entry.teacher or "", "teacher")
+    rows = entry.published.get("sampling", [{"steps": entry.provenance.get("timesteps", [0])}])
+    longest = max(rows, key=lambda row: len(row["steps"]))
+    filters = Filters(**{key: type(getattr(Filters(), key))(value) for key, value in source.filters.items()})
+    return Model(
+        name,
+        load_teacher(source.name, device),
+        load_student(name, device),
+        source.class_names(),
+        filters,
+        Solver(),
+        tuple(longest["steps"]),
+        longest.get("split"),
+    )
+
+
+def save_grid(images: NDArray[np.uint8], path: Path, columns: int = 10, gap: int = 2, scale: int = 2) -> None:
+    """Write images (N, H, W, 3) as one PNG: rows of `columns`, `gap` white pixels between, enlarged `scale` times."""
+    from PIL import Image
+
+    from dd.files import atomic_path
+
+    if not len(images):
+        raise DDError("expected at least one image to write, got none")
+    count, height, width, _ = images.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8)
+    for index, image in enumerate(images):
+        top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+    picture = Image.fromarray(sheet)
+    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    with atomic_path(path) as scratch:
+        picture.save(scratch, format="PNG")

@@ -1,0 +1,56 @@
+"""`dd-cli sample`: draw images of an experiment."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dd.errors import DDError
+
+if TYPE_CHECKING:
+    from dd.api import Steps
+
+
+def sample(
+    experiment: Annotated[str, typer.Argument(help="An experiment of params.yaml, or a student of 'dd-cli zoo list'.")],
+    steps: Annotated[
+        str, typer.Option(help="Student evaluations (1, 2), groups to start from (0,16), or 'teacher'.")
+    ] = "1",
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", help="Class name or index; repeat for several. [default: all]")
+    ] = None,
+    n: Annotated[int | None, typer.Option(help="Number of images. [default: 10, or one per class if more]")] = None,
+    seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) and its class alone.", min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="The grid, a PNG.")] = Path("grid.png"),
+    columns: Annotated[int, typer.Option(help="Images in a row.", min=1)] = 10,
+) -> None:
+    """Draw images with the one- or two-step student, or with its teacher."""
+    wanted = parse_steps(steps)
+    if n is not None and n < 1:
+        raise DDError(f"--n: expected at least 1 image, got {n}")
+    if out.suffix.lower() != ".png":
+        raise DDError(f"--out: expected a name that ends in .png, got {out.name}")
+    from dd.api import load, save_grid
+
+    model = load(experiment)
+    names = model.class_names(classes)
+    started = time.perf_counter()
+    images = model.sample(classes, n=n or max(10, len(names)), steps=wanted, seed=seed)
+    seconds = time.perf_counter() - started
+    save_grid(images, out, columns)
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    typer.echo(f"wrote {out}: {len(images)} images ({shown}) in {seconds:.2f} s")
+
+
+def parse_steps(text: str) -> Steps:
+    """`2`, `0,16` or `teacher`. Raises DDError."""
+    if text == "teacher":
+        return "teacher"
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise DDError(f"--steps: expected a number, groups such as 0,16, or 'teacher', got '{text}'") from None
+    return numbers if "," in text else numbers[0]
