@@ -131,7 +131,7 @@ def fetch(file: HubFile, sha256: str | None = None, delays: Sequence[float] = DE
     if (found := _have(file, expected)) is not None:
         return found
     if _is_true(os.environ.get("HF_HUB_OFFLINE")):
-        raise DDError(f"{file.key} is not in the cache and HF_HUB_OFFLINE is set: {_place_it(file)}")
+        raise DDError(f"{file.key} is not in the cache and HF_HUB_OFFLINE is set: unset it, or {_place_it(file)}")
     target = local_path(file)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -195,7 +195,7 @@ def _fetch_with_retries(file: HubFile, expected: str | None, delays: Sequence[fl
         except Exception as error:  # the hub's client raises errors of its HTTP library, which changes between versions
             _raise_if_final(file, error)
             reason = _one_line(error)
-    raise DDError(f"cannot fetch {file.key} from {_endpoint()} ({reason}): {_place_it(file)}")
+    raise DDError(f"cannot fetch {file.key} from {_endpoint()} ({reason}): {_ways_out(file)}")
 
 
 def _attempt(file: HubFile, expected: str | None) -> Path:
@@ -254,8 +254,8 @@ def _download(file: HubFile, remote: _Remote, part: Path) -> None:
     free = shutil.disk_usage(part.parent).free
     if free < remote.size - done:
         raise DDError(
-            f"{file.key} needs {(remote.size - done) / 1e9:.1f} GB more in {part.parent}, "
-            f"{free / 1e9:.1f} GB are free: free some space or set DD_CACHE"
+            f"{file.key} needs {(remote.size - done) / 1e6:,.1f} MB more in {part.parent}, "
+            f"{free / 1e6:,.1f} MB are free: free some space or set DD_CACHE"
         )
     headers = build_hf_headers() | {"Accept-Encoding": "identity"}
     bar: Progress[Any] = progress(remote.size >> 20, unit="MiB", label=Path(file.path).name, done=done >> 20)
@@ -323,12 +323,16 @@ def _raise_if_final(file: HubFile, error: Exception) -> None:
         raise DDError(f"no permission to write {local_path(file)}: set DD_CACHE to another folder") from error
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in NOT_WORTH_A_RETRY:
-        why = "set HF_TOKEN if the repository is private or gated" if status == 401 else "it is not there"
-        raise DDError(f"{_endpoint()} answered {status} for {file.key} ({why}): {_place_it(file)}") from error
+        why = "set HF_TOKEN if the repository is private or gated" if status == 401 else "check the repository and path"
+        raise DDError(f"{_endpoint()} answered {status} for {file.key}: {why}, or {_place_it(file)}") from error
 
 
 def _place_it(file: HubFile) -> str:
-    return f"check the network, set HF_ENDPOINT to a mirror, or place the file at {local_path(file)}"
+    return f"place the file at {local_path(file)}"
+
+
+def _ways_out(file: HubFile) -> str:
+    return f"check the network, set HF_ENDPOINT to a mirror, or {_place_it(file)}"
 
 
 def _endpoint() -> str:
@@ -342,5 +346,10 @@ def _is_true(value: str | None) -> bool:
 
 
 def _one_line(error: Exception) -> str:
+    """What went wrong, without the library's advice."""
+    if status := getattr(getattr(error, "response", None), "status_code", None):
+        return f"it answered {status}"
     text = " ".join(str(error).split()) or type(error).__name__
+    if text.startswith("Consistency check failed"):
+        return "the answer was cut short"
     return text if len(text) <= 160 else f"{text[:157]}..."

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from dd import students, weights, zoo
 from dd.errors import DDError
 from dd.models.base import Filters
 from dd.models.registry import build_student, build_teacher, student_config
 from dd.safeload import load_tensors, save_tensors
+from stages import teacher as stage
 
 CODES = {"codebook_size": 16, "codebook_dim": 4, "z_channels": 32, "ch": 32, "ch_mult": [1, 1], "latent": 2}
 GPT = {"n_layer": 1, "n_head": 2, "dim": 16, "vocab_size": 16, "block_size": 4, "num_classes": 3, "ffn_multiple": 16}
@@ -252,3 +254,34 @@ def test_damaged_folders(project):
     (project / "teacher.json").write_text('{"classes": [], "nom": 1}')
     with pytest.raises(DDError, match=r"teacher\.json is damaged or of another version"):
         weights.read_info(project)
+
+
+def experiment_of(teacher: str, family: str = "llamagen", **settings) -> str:
+    """A params.yaml with one experiment."""
+    experiment = {"family": family, "teacher": {"name": teacher} | settings, "student": "tiny-dd"}
+    return yaml.safe_dump({"experiments": {"mine": experiment | {"evaluate": {"samplers": [{"name": "teacher"}]}}}})
+
+
+def test_stage_teacher(project):
+    (project / "params.yaml").write_text(experiment_of("tiny"))
+    assert stage.main("mine").startswith("wrote data/mine/teacher: tiny, 3 classes, SHA-256 ")
+    folder = project / "data/mine/teacher"
+    first = {p.name: p.read_bytes() for p in folder.iterdir()}
+    (folder / "left over").write_text("")
+    stage.main("mine")  # replaces the folder as a whole, with the same bytes
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == first
+    assert list((project / "work").iterdir()) == []
+    assert [p.name for p in (project / "data/mine").iterdir()] == ["teacher"]
+
+
+def test_stage_teacher_says_what_is_wrong(project):
+    params = project / "params.yaml"
+    params.write_text(experiment_of("tiny", "var"))
+    with pytest.raises(DDError, match="expected a teacher of family var, 'tiny' is of family llamagen"):
+        stage.main("mine")
+    params.write_text(experiment_of("tiny", path=str(project / "missing")))
+    with pytest.raises(DDError, match="but there is nothing"):
+        stage.main("mine")
+    with pytest.raises(DDError, match=r"no experiment 'mina' in params\.yaml; did you mean mine"):
+        stage.main("mina")
+    assert not (project / "data").exists()
