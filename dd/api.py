@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -153,14 +153,14 @@ def _of_experiment(name: str, experiment: Experiment, device: torch.device) -> M
     timesteps, split = ((0,), None) if experiment.distill is None else _trained(experiment)
     folder, models = root / "data" / name / "teacher", root / "models" / name
     if (folder / "teacher.json").is_file() and (models / "student.json").is_file():
-        timesteps = tuple(read_student_info(models).provenance.get("timesteps", timesteps))
+        timesteps = _timesteps(read_student_info(models).provenance) or timesteps
         teacher, trained = load_teacher_dir(folder, device), load_student_dir(models, folder, device)
         return Model(name, teacher, trained, read_info(folder).classes, filters, solver, timesteps, split)
     entry = zoo.entry(settings.name, "teacher")
     shipped = experiment.student or f"{name}-dd"
     found = zoo.entries().get(shipped)
     student = load_student(shipped, device) if found and found.kind == "student" else None
-    timesteps = tuple(found.provenance.get("timesteps", timesteps)) if found else timesteps
+    timesteps = (_timesteps(found.provenance) if found else ()) or timesteps
     teacher = load_teacher(settings.name, device)
     return Model(name, teacher, student, entry.class_names(), filters, solver, timesteps, split)
 
@@ -170,11 +170,16 @@ def _trained(experiment: Experiment) -> tuple[tuple[int, ...], int | None]:
     return experiment.distill.timesteps, experiment.distill.split
 
 
+def _timesteps(provenance: dict[str, Any]) -> tuple[int, ...]:
+    """The trajectory points that a student was trained on, as its own record has them."""
+    return tuple(provenance.get("settings", {}).get("timesteps", ()))
+
+
 def _of_zoo(name: str, device: torch.device) -> Model:
     """A student of the zoo with its teacher, sampled as its authors did."""
     entry = zoo.entry(name, "student")
     source = zoo.entry(entry.teacher or "", "teacher")
-    rows = entry.published.get("sampling", [{"steps": entry.provenance.get("timesteps", [0])}])
+    rows = entry.published.get("sampling", [{"steps": _timesteps(entry.provenance) or (0,)}])
     longest = max(rows, key=lambda row: len(row["steps"]))
     filters = Filters(**{key: type(getattr(Filters(), key))(value) for key, value in source.filters.items()})
     return Model(

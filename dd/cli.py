@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from dd import __version__
-from dd.commands import doctor, experiment, run, sample, zoo
+from dd.commands import bench_sampling, doctor, experiment, export_npz, report, run, sample, zoo
 from dd.errors import DDError
 
 app = typer.Typer(
@@ -43,11 +43,17 @@ def settings(
             logging.getLogger(name).setLevel(logging.WARNING)
 
 
+bench = typer.Typer(help="Measure speed on this machine, side by side in one run.", no_args_is_help=True)
+bench.command()(bench_sampling.sampling)
+
 app.command()(sample.sample)
-app.command()(doctor.doctor)
+app.command()(report.report)
+run.register(app)
 app.add_typer(experiment.app, name="experiment")
 app.add_typer(zoo.app, name="zoo")
-run.register(app)
+app.command("export-npz")(export_npz.export_npz)
+app.add_typer(bench, name="bench")
+app.command()(doctor.doctor)
 
 
 def main() -> None:

@@ -147,7 +147,7 @@ def distill(name: str, experiment: Experiment, settings: DistillConfig, root: Pa
     write_curves(out / "curves", outcome.curves)
     if settings.baseline.steps:
         baseline(task, sizes, settings, experiment.family, folder, teacher_dir, out)
-    publish(out, target)
+    publish(complete(out), target)
     accuracy = {k.removeprefix("accuracy/"): round(v[-1][1], 3) for k, v in outcome.curves.items() if "accuracy" in k}
     return f"wrote models/{name}: {outcome.steps} steps, held-out token accuracy {json.dumps(accuracy)}"
 
@@ -169,6 +169,13 @@ def baseline(
     save_student_dir(out / "baseline", outcome.student, plain, teacher_dir, {"steps": outcome.steps, "noise": False})
 
 
+def complete(folder: Path) -> Path:
+    """The folder with everything that dvc.yaml declares, empty where this experiment has none of it."""
+    for part in ("baseline", "curves/plots/metrics"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def main(name: str) -> str:
     root = config.project_root()
     experiment = config.load_experiment(name)
@@ -176,7 +183,7 @@ def main(name: str) -> str:
         assert experiment.student is not None
         folder = root / "work" / config.fingerprint("student", name, experiment.student)
         info = materialise_student(experiment.student, folder, root / "data" / name / "teacher")
-        publish(folder, root / "models" / name)
+        publish(complete(folder), root / "models" / name)
         return f"wrote models/{name}: {experiment.student}, SHA-256 {info.sha256[:12]}..."
     return distill(name, experiment, experiment.distill, root)
 
