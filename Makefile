@@ -1,0 +1,66 @@
+# Everything runs in a virtual environment of its own: make demo, make test.
+PYTHON ?= python3
+VENV ?= .venv
+FIRST ?= llamagen-fashion
+
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+PIP := pip install --quiet --disable-pip-version-check --constraint constraints.txt
+TOOLS := dd stages pipeline zoo tests
+
+.PHONY: help demo demo-all zoo test lint format soak ui clean
+.SILENT:
+
+help: ## show this list
+	grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: expected Python 3.11 or later; say make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
+	echo "installing into $(VENV) (a few minutes the first time)"
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	echo "installing the tests' tools"
+	$(PIP) --editable '.[test,dask,t2i]'
+	touch $@
+
+demo: $(VENV)/.run ## distil the first experiment, show its table: about 12 minutes on two cores
+	started=$$(date +%s); \
+	dvc repro evaluate@$(FIRST) && dvc repro --single-item report && dd-cli report $(FIRST) && \
+	echo && echo "samples   results/$(FIRST)/samples.png" && echo "report    report/report.html" && \
+	echo "took      $$(( $$(date +%s) - started )) s"
+
+demo-all: $(VENV)/.run ## the same for all experiments of params.yaml
+	started=$$(date +%s); \
+	dvc repro && dd-cli report && echo && echo "report    report/report.html" && \
+	echo "took      $$(( $$(date +%s) - started )) s"
+
+zoo: $(VENV)/.run ## train the networks that ship again, or those of your own images (zoo/params.yaml)
+	dvc repro zoo/dvc.yaml
+
+lint: $(VENV)/.test ## formatter, linter, type checker
+	ruff format --check --quiet $(TOOLS)
+	ruff check --quiet $(TOOLS)
+	mypy --no-error-summary
+
+test: lint ## lint, then all tests
+	python -m pytest
+
+format: $(VENV)/.test ## let the formatter and the linter mend what they can
+	ruff format --quiet $(TOOLS)
+	ruff check --quiet --fix $(TOOLS)
+
+soak: $(VENV)/.test ## kill the stages at random moments, damage shards: hours, not for CI
+	python -m tests.soak_shards
+
+ui: $(VENV)/.run ## Prefect server of this project, to start and watch runs in the browser
+	python -m pipeline.ui
+
+clean: ## remove the environment, caches and scratch; results and DVC's cache stay
+	rm -rf $(VENV) work zoo/work dvc_plots build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
