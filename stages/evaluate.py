@@ -24,18 +24,17 @@ from torch import Tensor
 from dd import config
 from dd.errors import DDError
 from dd.files import publish, write_text
-from dd.flow import Solver
 from dd.machine import tune_cpu
-from dd.metrics.draw import Conditions, Drawer, class_conditions, sampler_label
+from dd.metrics.draw import sampler_label
 from dd.metrics.evaluate import Batch, Evaluation, Measured, open_evaluation
 from dd.metrics.images import load_npz, to_uint8
+from dd.metrics.open import open_drawer
 from dd.metrics.protocols import protocol
 from dd.metrics.rows import Row, fill_ratios, make_row, numbers
-from dd.models.base import Filters, Teacher
+from dd.models.base import Teacher
 from dd.progress import Progress, progress
 from dd.report.figures import curves_figure, quality_figure, read_curves, sample_grid, save_figure
-from dd.students import StudentInfo, load_student_dir, read_student_info
-from dd.weights import TeacherInfo, load_teacher_dir, read_info
+from dd.students import StudentInfo, read_student_info
 
 log = logging.getLogger(__name__)
 GRID_COLUMNS = 10
@@ -95,29 +94,10 @@ class Stage:
             keep_images=keep_images is not None,
             device=device,
         )
-        self.teacher_dir, models = root / "data" / name / "teacher", root / "models" / name
-        self.teacher_info: TeacherInfo = read_info(self.teacher_dir)
-        self.teacher = load_teacher_dir(self.teacher_dir, device)
-        self.student_info: StudentInfo | None = None
-        student = baseline = None
-        if (models / "student.json").is_file():
-            self.student_info = read_student_info(models)
-            student = load_student_dir(models, self.teacher_dir, device)
-        if (models / "baseline" / "student.json").is_file():
-            baseline = load_student_dir(models / "baseline", self.teacher_dir, device)
-        t = self.experiment.teacher
-        trajectories = self.experiment.trajectories
-        self.drawer = Drawer(
-            self.teacher,
-            self._conditions(),
-            Filters(t.guidance, t.top_k, t.top_p, t.temperature, t.guidance_tokens),
-            self.settings.seed,
-            student,
-            baseline,
-            Solver(**trajectories.solver.model_dump()) if trajectories else None,
-        )
-        for sampler in self.settings.samplers:
-            self.drawer.check(sampler)
+        self.drawer, self.teacher_info = open_drawer(name, root, device)
+        self.teacher = self.drawer.teacher
+        models = root / "models" / name
+        self.student_info: StudentInfo | None = read_student_info(models) if self.drawer.student is not None else None
         self.floor = load_floor(root, self.settings.protocol, self.settings.images)
         self.grid: dict[str, Tensor] = {}
 
@@ -128,14 +108,6 @@ class Stage:
                 f"{self.name}: expected evaluate.seed to differ from trajectories.seed, both are {self.settings.seed}: "
                 "the student would be measured on noise that it was trained on"
             )
-
-    def _conditions(self) -> Conditions:
-        if self.experiment.condition == "text":
-            from dd.captions import caption_conditions
-
-            return caption_conditions(self.experiment, self.teacher_info)
-        random = self.settings.seed if self.protocol.labels == "random" else None
-        return class_conditions(len(self.teacher_info.classes), self.teacher.codebook.device, random)
 
     def rows(self) -> list[Row]:
         """Measure everything; the teacher first, whose images the others are paired with."""

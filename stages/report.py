@@ -1,4 +1,4 @@
-"""Stage report: `python -m stages.report` -> results/report/: report.html, table.md, quality.png and quality.svg."""
+"""Stage report: `python -m stages.report` -> report/: report.html, table.md, quality.png and quality.svg."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def main() -> str:
     write_text(scratch / "report.html", render_page(root, rows))
     write_text(scratch / "table.md", render([*rows, *published], "markdown"))
     save_figure(quality_figure(rows), scratch / "quality")
-    publish(scratch, root / "results" / "report")
-    return f"wrote results/report/report.html and table.md: {len(rows)} rows"
+    publish(scratch, root / "report")
+    return f"wrote report/report.html and table.md: {len(rows)} rows"
 
 
 if __name__ == "__main__":

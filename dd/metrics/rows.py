@@ -16,6 +16,7 @@ Row = dict[str, Any]
 
 # The keys of a row, in the order of tables; null where not measured, never 0.
 COLUMNS = (
+    "block",  # measured | released (a student of the authors', measured here) | paper
     "experiment",
     "family",
     "teacher",
@@ -77,7 +78,11 @@ def fill_ratios(rows: list[Row]) -> list[Row]:
         if teacher is None:
             continue
         row["quality_ratio"] = _ratio(row["value"], teacher["value"])
-        if floor is not None and None not in (row["value"], teacher["value"], floor["value"]):
+        if (
+            row["sampler"] not in FLOORS
+            and floor is not None
+            and None not in (row["value"], teacher["value"], floor["value"])
+        ):
             row["excess_ratio"] = _ratio(row["value"] - floor["value"], teacher["value"] - floor["value"])
         row["speedup"] = _ratio(teacher["seconds_per_image"], row["seconds_per_image"])
     return rows

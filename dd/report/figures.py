@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
 import numpy as np
 
-from dd.errors import DDError
 from dd.files import atomic_path
 
 if TYPE_CHECKING:
@@ -37,10 +35,10 @@ RC: Any = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xti
 }
 
 
-def _figure(width: float, height: float) -> Figure:
+def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     from matplotlib.figure import Figure as NewFigure  # without pyplot: no global state, no window system
 
-    return NewFigure(figsize=(width, height), layout="constrained")
+    return NewFigure(figsize=(width, height), layout=layout)
 
 
 def save_figure(figure: Figure, path: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
@@ -77,11 +75,13 @@ def sample_grid(images: Mapping[str, Tensor]) -> Figure:
     images: label to (n, 3, H, W) uint8.
     """
     columns = max(len(batch) for batch in images.values())
-    figure = _figure(1.6 + 0.62 * columns, 0.66 * len(images))
+    label_width, size = 0.4 + 0.085 * max(map(len, images)), 0.62  # inches
+    figure = _figure(label_width + size * columns, 0.66 * len(images), layout=None)
     axes = figure.subplots(len(images), 1, squeeze=False)[:, 0]
+    figure.subplots_adjust(left=label_width / (label_width + size * columns), right=1, top=1, bottom=0, hspace=0.06)
     for axis, (label, batch) in zip(axes, images.items(), strict=True):
         strip = batch.permute(2, 0, 3, 1).reshape(batch.shape[2], -1, 3).numpy()  # (H, n W, 3)
-        axis.imshow(strip, interpolation="nearest")
+        axis.imshow(strip, interpolation="nearest", aspect="auto")
         axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9, color=INK)
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
@@ -100,7 +100,7 @@ def quality_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _quality_panel(axis: Any, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     drawn = [row for row in rows if row["value"] is not None and row["evaluations"] is not None]
     axis.set(title=name, xlabel="network evaluations per image")
@@ -125,12 +125,23 @@ def _quality_panel(axis: Any, name: str, rows: Sequence[Mapping[str, Any]]) -> N
             "tokenizer reconstructions", (1, floor), (0, 3), fontsize=8, color=INK, textcoords="offset points"
         )
     axis.margins(0.15)
-    ticks = sorted({row["evaluations"] for row in drawn})
+    ticks = _apart(sorted({row["evaluations"] for row in drawn}))
     axis.set_xticks(ticks, [str(tick) for tick in ticks])
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.yaxis.set_major_formatter(ScalarFormatter())
-    axis.grid(alpha=0.25, which="both")
+    axis.set_xticks([], minor=True)
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.grid(alpha=0.2)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def _apart(ticks: list[int], least: float = 1.3) -> list[int]:
+    """Ticks of a logarithmic axis that leave their neighbours room; the last one always stays."""
+    kept: list[int] = []
+    for tick in reversed(ticks):
+        if not kept or kept[-1] >= least * tick:
+            kept.append(tick)
+    return kept[::-1]
 
 
 def _name_points(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -150,19 +161,15 @@ def _name_points(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_curves(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """Training curves below a folder: curves.json ({name: [[step, value], ...]}), else DVCLive's .tsv files."""
-    path = folder / "curves.json"
-    if path.is_file():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            return {name: [(float(s), float(v)) for s, v in points] for name, points in found.items()}
-        except (ValueError, TypeError, AttributeError) as error:
-            raise DDError(f"{path} holds no curves ({error}): run stage 'distill' again") from error
+    """Training curves below a folder, from DVCLive's files plots/metrics/<kind>/<name>.tsv: {kind/name: points}."""
     curves: dict[str, list[tuple[float, float]]] = {}
     for file in sorted(folder.rglob("metrics/**/*.tsv")):
         with open(file, encoding="utf-8", newline="") as lines:
-            points = [(float(line["step"]), float(line[file.stem])) for line in csv.DictReader(lines, delimiter="\t")]
-        curves[str(file.relative_to(folder).with_suffix("")).split("metrics/", 1)[1]] = points
+            rows = list(csv.DictReader(lines, delimiter="\t"))
+        column = next((name for name in (rows[0] if rows else ()) if name not in ("step", "timestamp")), None)
+        if column is not None:
+            name = file.relative_to(folder).with_suffix("").as_posix().split("metrics/", 1)[1]
+            curves[name] = [(float(row["step"]), float(row[column])) for row in rows]
     return curves
 
 

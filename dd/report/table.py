@@ -107,7 +107,7 @@ def best(rows: Sequence[Row], column: Column) -> set[int]:
             for i, row in enumerate(rows)
             if _contest(row) == key and row["sampler"] not in (*FLOORS, "teacher") and row.get(column.key) is not None
         ]
-        if len(rivals) > 1:
+        if len({value for value, _ in rivals}) > 1:
             top = min(rivals)[0] if column.better == "low" else max(rivals)[0]
             marked |= {i for value, i in rivals if value == top}
     return marked
@@ -201,7 +201,7 @@ def render(rows: Sequence[Row], kind: str, width: int | None = None) -> str:
 
 
 def _csv(rows: Sequence[Row]) -> str:
-    frame = pd.DataFrame(list(rows))
+    frame = pd.DataFrame(list(rows)).convert_dtypes()  # counts beside nulls stay whole numbers
     for name in ("missing", "notes"):
         if name in frame:
             frame[name] = [json.dumps(value) if value else "" for value in frame[name]]

@@ -1,0 +1,54 @@
+"""An experiment's networks, ready to draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from dd import config
+from dd.errors import DDError
+from dd.flow import Solver
+from dd.metrics.draw import Conditions, Drawer, class_conditions
+from dd.metrics.protocols import protocol
+from dd.models.base import Filters
+from dd.students import load_student_dir
+from dd.weights import TeacherInfo, load_teacher_dir, read_info
+
+
+def open_drawer(name: str, root: Path, device: str | None = None) -> tuple[Drawer, TeacherInfo]:
+    """All samplers of an experiment, from data/<name>/teacher and models/<name>; a student that is missing is None.
+
+    Raises DDError for settings that cannot be and for networks that do not belong together.
+    """
+    experiment = config.load_experiment(name)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    teacher_dir, models = root / "data" / name / "teacher", root / "models" / name
+    info = read_info(teacher_dir)
+    teacher = load_teacher_dir(teacher_dir, device)
+    found = {
+        role: load_student_dir(folder, teacher_dir, device)
+        for role, folder in {"student": models, "baseline": models / "baseline"}.items()
+        if (folder / "student.json").is_file()
+    }
+    wanted = experiment.teacher
+    drawer = Drawer(
+        teacher,
+        conditions(experiment, info, teacher.codebook.device),
+        Filters(wanted.guidance, wanted.top_k, wanted.top_p, wanted.temperature, wanted.guidance_tokens),
+        experiment.evaluate.seed,
+        found.get("student"),
+        found.get("baseline"),
+        Solver(**experiment.trajectories.solver.model_dump()) if experiment.trajectories else None,
+    )
+    for sampler in experiment.evaluate.samplers:
+        drawer.check(sampler)
+    return drawer, info
+
+
+def conditions(experiment: config.Experiment, info: TeacherInfo, device: torch.device) -> Conditions:
+    """Classes, in turn or at random as the protocol says."""
+    if not info.classes:
+        raise DDError(f"teacher {info.name} has no classes: captions cannot be evaluated by this stage")
+    random = experiment.evaluate.seed if protocol(experiment.evaluate.protocol).labels == "random" else None
+    return class_conditions(len(info.classes), device, random)

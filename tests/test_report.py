@@ -1,0 +1,291 @@
+"""The report: formats, marks, comparison, the page; LaTeX compiled and the page opened where the programs are there."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from typer import Typer
+from typer.testing import CliRunner
+
+from dd.commands.report import report
+from dd.errors import DDError
+from dd.report import figures
+from dd.report.collect import collect, compare, render_comparison, rows_at
+from dd.report.page import render_page, summary
+from dd.report.table import COLUMN_LIST as COLUMNS
+from dd.report.table import best, count, latex_text, make_blocks, published_rows, render, seconds, significant
+from stages import report as stage
+from tests.report_rows import imagined_rows, write_results
+
+APP = Typer()
+APP.command()(report)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("project")
+    write_results(root, imagined_rows())
+    (root / "params.yaml").write_text("experiments: {llamagen-toy: {teacher: {name: '<b>toy</b>'}}}")
+    return root
+
+
+def git(root: Path, *arguments: str) -> None:
+    who = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", *who, *arguments], cwd=root, check=True, capture_output=True)
+
+
+# ---------------------------------------------------------------------------------------------------------- numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (23.33, "23.3"), (1234.5, "1234"), (0.01234, "0.0123"), (5.0, "5.00"), (-1.5, "-1.50")],
+)
+def test_significant_digits(value, text):
+    assert significant(value) == text
+
+
+def test_units():
+    assert [seconds(0.0027), seconds(0.105), seconds(12.34)] == ["2.70 ms", "105 ms", "12.3 s"]
+    assert [count(950), count(1_650_000), count(2.01e9)] == ["950", "1.65M", "2.01B"]
+
+
+# ---------------------------------------------------------------------------------------------------------- formats
+
+
+def test_best_values_are_marked_among_rivals_only():
+    rows = imagined_rows()
+    by_key = {column.key: column for column in COLUMNS}
+    labels = lambda key: {rows[i]["label"] for i in best(rows, by_key[key])}  # noqa: E731
+    assert labels("value") == {"dd+teacher 0,16 from 8"}  # neither the floors nor the teacher
+    assert labels("precision") == {"dd 0"}
+    assert labels("recall") == set()  # all alike
+    assert labels("parameters") == set()
+    assert best(published_rows(), by_key["value"])
+
+
+def test_json_holds_every_row_unchanged():
+    rows = imagined_rows()
+    assert json.loads(render(rows, "json")) == {"rows": rows}
+
+
+def test_csv_reads_back():
+    found = list(csv.DictReader(io.StringIO(render(imagined_rows(), "csv"))))
+    assert [row["label"] for row in found][:3] == ["real", "reconstruction", "teacher"]
+    assert found[2]["evaluations"] == "64"
+    assert found[0]["evaluations"] == ""  # not measured is empty, never 0
+    assert float(found[3]["value"]) == 5.4
+
+
+def test_markdown_is_one_table_per_experiment():
+    text = render([*imagined_rows(), *imagined_rows("var-toy")], "markdown")
+    assert text.count("| sampler |") == 2
+    line = next(line for line in text.splitlines() if line.startswith("| dd+teacher"))
+    assert "**3.60 ±0.06**" in line
+    assert "| onestep\\* |" in text
+    assert "- llamagen-toy, onestep*: no kid: imagined" in text
+    widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
+    assert len(widths) == 1
+
+
+def test_terminal_table_has_every_row():
+    text = render(imagined_rows(), "table")
+    assert all(row["label"] in text for row in imagined_rows())
+    assert "\x1b" not in text
+
+
+def test_published_numbers_stand_apart_with_their_source():
+    blocks = make_blocks([*imagined_rows(), *published_rows(["llamagen"])])
+    assert [block.source is None for block in blocks] == [True] + [False] * (len(blocks) - 1)
+    assert blocks[0].title == "Measured here: llamagen-toy"
+    assert all(block.title.startswith("Published (not measured here)") for block in blocks[1:])
+    for block in blocks[1:]:  # never two protocols in one column
+        assert len({title for title in block.frame.columns if title.startswith("FID")}) == 1
+    assert {row["metric"] for row in published_rows()} == {"FID", "FID-dd", "FID-t2i"}
+    assert all(row["source"] for row in published_rows())
+
+
+def test_unknown_format():
+    with pytest.raises(DDError, match="no format 'pdf'; there are table, markdown, csv, json, latex, html"):
+        render(imagined_rows(), "pdf")
+
+
+def test_latex_escapes_everything():
+    assert latex_text("a_b & 5 % #1 {x} ~ ^ \\ 2× ±") == (
+        r"a\_b \& 5 \% \#1 \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{} 2$\times$ $\pm$"
+    )
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles(tmp_path: Path):
+    rows = imagined_rows()
+    rows[0]["label"] = "a_b & 5 % #1 {x} ~ ^ \\"
+    tables = render([*rows, *published_rows()], "latex")
+    (tmp_path / "t.tex").write_text(f"\\documentclass{{article}}\\begin{{document}}\n{tables}\\end{{document}}\n")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "t.pdf").stat().st_size > 10_000
+
+
+# ------------------------------------------------------------------------------------------------------- comparison
+
+
+def test_comparison_with_a_revision(tmp_path: Path):
+    write_results(tmp_path, imagined_rows(scale=1.2))
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "results/llamagen-toy/rows.json")
+    git(tmp_path, "commit", "-qm", "before")
+    rows = imagined_rows()
+    rows[3]["precision"], rows[3]["precision_error"] = 0.85, 0.01
+    lines = compare(rows, rows_at(tmp_path, "HEAD"), "HEAD")
+    found = {(sampler, metric): rest for _, sampler, metric, *rest in lines[1:]}
+    assert found["dd 0", "FD-toy"] == ["6.48", "5.40", "-1.08", "yes"]
+    assert found["real", "FD-toy"] == ["0.216", "0.180", "-0.0360", "yes"]
+    assert found["dd 0", "precision"] == ["0.830", "0.850", "+0.0200", ""]  # no error, no verdict
+    assert found["dd 0", "kid"][3] == "no"
+    assert lines[0][3] == "HEAD"
+    assert render_comparison(lines, "csv").splitlines()[0].startswith("experiment,sampler,metric,HEAD,now")
+    assert render_comparison(lines, "table").count("\n") == len(lines) + 1
+
+
+def test_comparison_of_other_metrics_and_new_rows():
+    old, new = imagined_rows(), imagined_rows()
+    new[3]["metric"] = "FD-toy, N=2k"
+    new[4]["label"] = "dd 0,8"
+    lines = compare(new, old, "v1")
+    assert ["llamagen-toy", "dd 0", "FD-toy, N=2k", "was FD-toy", "5.40", "", "not comparable"] in lines
+    assert ["llamagen-toy", "dd 0,8", "", "–", "new", "", ""] in lines
+    assert ["llamagen-toy", "dd 0,16", "", "was there", "–", "", ""] in lines
+
+
+def test_comparison_needs_a_revision_with_results(tmp_path: Path):
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-qm", "empty", "--allow-empty")
+    with pytest.raises(DDError, match=r"git cannot show that revision \(.*nothing"):
+        rows_at(tmp_path, "nothing")
+    with pytest.raises(DDError, match="revision HEAD holds no results"):
+        rows_at(tmp_path, "HEAD")
+
+
+def test_missing_and_damaged_results(tmp_path: Path, results: Path):
+    with pytest.raises(DDError, match=r"expected results/<experiment>/rows.json, found none: run `dvc repro`"):
+        collect(tmp_path)
+    with pytest.raises(DDError, match="no results of vra; there are llamagen-toy"):
+        collect(results, ["vra"])
+    (tmp_path / "results" / "x").mkdir(parents=True)
+    (tmp_path / "results" / "x" / "rows.json").write_text('{"rows": [')
+    with pytest.raises(DDError, match=r"rows\.json is damaged .*: run the experiment's stage evaluate again"):
+        collect(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------- command and page
+
+
+def test_command(results: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("DD_ROOT", str(results))
+    run = CliRunner().invoke
+    assert json.loads(run(APP, ["--format", "json"]).stdout)["rows"][2]["sampler"] == "teacher"
+    assert len(json.loads(run(APP, ["--format", "json", "--paper"]).stdout)["rows"]) > len(imagined_rows())
+    out = tmp_path / "t.md"
+    assert run(APP, ["llamagen-toy", "-f", "markdown", "-o", str(out)]).exit_code == 0
+    assert out.read_text() == render(imagined_rows(), "markdown")
+    assert run(APP, ["--format", "html"]).stdout.startswith("<!doctype html>")
+
+
+class Page(HTMLParser):
+    """Addresses that a browser would fetch, ids, and the texts of headings."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        if tag in ("img", "script", "link", "iframe"):
+            self.fetched.append(given.get("src") or given.get("href", tag))
+        if "id" in given:
+            self.ids.append(given["id"])
+
+
+def test_page_is_self_contained(results: Path):
+    text = render_page(results, collect(results))
+    page = Page(text)
+    assert page.fetched
+    assert all(address.startswith("data:image/png") for address in page.fetched)
+    assert "<script" not in text
+    assert not re.findall(r'(?:href|src)="https?:', re.sub(r'xmlns(:\w+)?="[^"]*"', "", text))
+    assert len(page.ids) == len(set(page.ids))
+    assert "1 evaluation: FD-toy 5.40, 1.89× the teacher's 2.86; 38.9× faster than its 64 evaluations." in unescape(
+        text
+    )
+    assert "&lt;b&gt;toy&lt;/b&gt;" in text  # params are shown, not run
+    assert text.count("<svg") == 2
+    assert "prefers-color-scheme: dark" in text
+    for needed in ("a" * 64, "python -m stages.evaluate llamagen-toy", "SHA-256 of params.yaml"):
+        assert needed in text
+
+
+def test_page_without_figures_or_teacher(tmp_path: Path):
+    rows = [row for row in imagined_rows() if row["sampler"] == "dd"]
+    text = render_page(tmp_path, rows, paper=False)
+    assert "<svg" not in text
+    assert "Published numbers" not in text
+    assert summary(rows) == []
+
+
+def test_stage_publishes_page_table_and_plot(results: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DD_ROOT", str(results))
+    assert stage.main() == "wrote report/report.html and table.md: 8 rows"
+    assert {p.name for p in (results / "report").iterdir()} == {"report.html", "table.md", "quality.png", "quality.svg"}
+
+
+def test_figures_are_the_same_bytes_each_time(tmp_path: Path):
+    files = [figures.save_figure(figures.quality_figure(imagined_rows()), tmp_path / name) for name in ("a", "b")]
+    for one, other in zip(*files, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_curves_of_dvclive_are_read(tmp_path: Path):
+    file = tmp_path / "curves" / "plots" / "metrics" / "loss" / "cross_entropy.tsv"
+    file.parent.mkdir(parents=True)
+    file.write_text("step\tcross_entropy\n50\t5.5\n100\t4.25\n")
+    assert figures.read_curves(tmp_path) == {"loss/cross_entropy": [(50, 5.5), (100, 4.25)]}
+    assert figures.read_curves(tmp_path / "none") == {}
+
+
+def test_quality_figure_without_any_value():
+    rows = imagined_rows()
+    for row in rows:
+        row["value"] = None
+    assert figures.quality_figure(rows).axes[0].texts[0].get_text() == "nothing measured"
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="needs headless Chromium")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_page_fits_the_screen(results: Path, tmp_path: Path, width: int):
+    """A browser lays the page out without a sideways scroll of the whole, on a phone and on a desk."""
+    text = render_page(results, collect(results))
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
+    (tmp_path / "inner.html").write_text(text)
+    frame = f"""<!doctype html><iframe id=f src=inner.html width={width} height=900></iframe><script>
+      addEventListener('load', () => setTimeout(() => {{ const d = f.contentDocument.documentElement;
+      document.body.dataset.overflow = d.scrollWidth - d.clientWidth; }}, 100))</script>"""
+    (tmp_path / "outer.html").write_text(frame)
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--allow-file-access-from-files"]
+    command = [str(CHROMIUM), *flags, "--virtual-time-budget=3000", "--dump-dom", str(tmp_path / "outer.html")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert 'data-overflow="0"' in done.stdout, done.stdout[-500:] + done.stderr[-500:]
