@@ -57,9 +57,12 @@ def training_pass(model: Tokenizer, images: Tensor) -> Pass:
         rows = [quantizer.shrink(r, k).flatten(2).transpose(1, 2).flatten(0, 1) for k, r in enumerate(residuals)]
         f_hat = maps[-1]
         decoded = model.decode_map(f + (f_hat - f).detach())
-        # phi is trained to bring f_hat close to f, after every scale; f is held to what can be written (beta 0.25)
-        fit_error = torch.stack([(m - f.detach()).square().sum(1).mean() for m in maps]).mean()
-        commitment = (f - f_hat.detach()).square().sum(1).mean() + 4 * fit_error
+        # phi learns to bring f_hat close to f after every scale, f is held to what can be written. Both errors are in
+        # units of f's own variance, and that is held near 1: otherwise f, its codes and phi grow without end.
+        power = f.detach().square().mean()
+        fit_error = torch.stack([(m - f.detach()).square().mean() for m in maps]).mean() / power
+        commitment = (f - f_hat.detach()).square().mean() / power
+        commitment = commitment + fit_error + (f.square().mean() - 1).square()
         return Pass(decoded, torch.cat(rows), torch.cat([t.flatten() for t in tokens]), commitment)
     raise TypeError(type(model).__name__)
 
