@@ -12,6 +12,9 @@ from pathlib import Path
 
 from dd.errors import DDError
 
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
 
 def sha256_file(path: Path | str) -> str:
     """SHA-256 of a file's bytes, in hex."""
@@ -30,6 +33,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        os.chmod(temporary, 0o666 & ~_UMASK)  # safetensors makes files that only their owner may read
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
