@@ -276,9 +276,9 @@ def fingerprint(*parts: Any) -> str:
             return part.model_dump(mode="json")
         if isinstance(part, Path):
             return hashlib.sha256(part.read_bytes()).hexdigest()
-        return part
+        raise TypeError(f"cannot take a fingerprint of a {type(part).__name__}")
 
-    text = json.dumps([plain(p) for p in parts], sort_keys=True, separators=(",", ":"))
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
