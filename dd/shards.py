@@ -1,254 +1,226 @@
-"""Trajectory shards: what is written, how it is named, and how a finished set is checked.
+"""Reading trajectory shards: a verified set as tensors, or as an endless shuffled stream that resumes at any row.
 
-A *shard* is a Parquet file of consecutive sample indices; a *set* is a folder of shards with `manifest.json`. A row is
-a pair without its noise, which follows from (seed, index): index, condition (class, or caption number), seed, tokens.
-A shard is the unit of work and its rows are always computed in the same batches, so that whoever computes it writes
-the same bytes. The manifest comes last; it holds the plan and the SHA-256 of every shard, and one of itself.
+The stream goes through the shards in a random order, a few of them (the buffer) at a time, and through the rows of the
+buffer in a random order. That order is a pure function of (seed, epoch), so a position in it is one number, and
+several ranks take their parts of each global batch: no row twice, none left out, whatever their number.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import fsspec
 import torch
+from torch import Tensor
 
-from dd import __version__
 from dd.errors import DDError
-from dd.files import atomic_path, sha256_file
-from dd.flow import Codes, Solver
-from dd.models.base import Condition, Filters, Teacher
-from dd.noise import noise
-from dd.trajectory import trajectory
-
-SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
-Split = Literal["train", "held_out"]
+from dd.noise import noise, uniform
+from dd.shard_plan import MANIFEST, Manifest, Record, ShardPlan, Split, parse_shard
 
 
 @dataclass(frozen=True)
-class ShardPlan:
-    """Everything that decides the bytes of a set; its fingerprint names the work folder.
+class Rows:
+    """Pairs as they are stored, without their noise: indices (n,) int64, conditions (n,) int64, tokens (n, L) int64.
 
-    pairs, held_out: rows for training, and further ones for validation. shard_size: rows of a shard. batch: rows
-    computed at once. conditions: number of classes or captions; sample i has condition i % conditions.
-    length, width: L tokens of C numbers of noise. captions_sha256: of the captions table, empty for classes.
+    While they wait in a buffer, tokens are 16 bits wide (as int16: torch indexes no uint16).
     """
 
-    pairs: int
-    held_out: int
-    shard_size: int
-    batch: int
-    seed: int
-    conditions: int
-    length: int
-    width: int
-    teacher_sha256: str
-    codebook_sha256: str
-    filters: Filters
-    solver: Solver
-    captions_sha256: str = ""
-    dtype: str = "float32"
-    schema_version: int = SCHEMA_VERSION
-    library_version: str = __version__
+    indices: Tensor
+    conditions: Tensor
+    tokens: Tensor
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def take(self, rows: slice | Tensor) -> Rows:
+        """Some of them."""
+        return Rows(self.indices[rows], self.conditions[rows], self.tokens[rows])
+
+    def wide(self) -> Rows:
+        """With int64 tokens, as models take them."""
+        return Rows(self.indices, self.conditions, self.tokens.long() & 0xFFFF)
+
+    @staticmethod
+    def join(parts: list[Rows]) -> Rows:
+        """One after the other."""
+        return Rows(*(torch.cat([getattr(p, name) for p in parts]) for name in ("indices", "conditions", "tokens")))
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A set whose manifest and files were checked. url: its folder, a path or anything fsspec knows."""
+
+    url: str
+    manifest: Manifest
 
     @property
-    def fingerprint(self) -> str:
-        """16 hex digits."""
-        return hashlib.sha256(_canonical(asdict(self))).hexdigest()[:16]
+    def plan(self) -> ShardPlan:
+        return self.manifest.plan
 
     @property
-    def shards(self) -> tuple[Shard, ...]:
-        """All shards, the training rows' first; none holds rows of both splits."""
-        ranges = [("train", 0, self.pairs), ("held_out", self.pairs, self.pairs + self.held_out)]
-        starts = [
-            (split, first, min(first + self.shard_size, end))
-            for split, begin, end in ranges
-            for first in range(begin, end, self.shard_size)
-        ]
-        return tuple(Shard(f"{n:05d}.parquet", split, a, b - a) for n, (split, a, b) in enumerate(starts))
+    def seed(self) -> int:
+        """Seed of the noise."""
+        return self.plan.seed
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ShardPlan:
-        """The inverse of `dataclasses.asdict`."""
-        nested = {"filters": Filters(**values["filters"]), "solver": Solver(**values["solver"])}
-        return cls(**{**values, **nested})
+    def records(self, split: Split) -> tuple[Record, ...]:
+        """The shards of a split."""
+        return tuple(record for record in self.manifest.records if record.split == split)
 
+    def rows(self, split: Split) -> int:
+        """Number of pairs of a split."""
+        return sum(record.rows for record in self.records(split))
 
-@dataclass(frozen=True)
-class Shard:
-    """A shard's file name, split, first sample index and number of rows."""
+    def read(self, record: Record) -> Rows:
+        """One shard, checked against the manifest before any row is looked at. Raises DDError."""
+        source = f"{self.url}/{record.file}"
+        return Rows(*parse_shard(_read(source), record, self.plan, source))
 
-    file: str
-    split: str
-    first: int
-    rows: int
+    def to_tensors(self, split: Split, limit: int | None = None) -> Rows:
+        """The first `limit` rows of a split (default all of them) at once, in the order of their index."""
+        parts: list[Rows] = []
+        for record in self.records(split):
+            if limit is not None and sum(map(len, parts)) >= limit:
+                break
+            parts.append(self.read(record))
+        if not parts:
+            raise _empty(self, split)
+        return Rows.join(parts).take(slice(limit)).wide()
 
+    def held_out(self) -> Rows:
+        """All rows for validation."""
+        return self.to_tensors("held_out")
 
-@dataclass(frozen=True)
-class Record:
-    """A finished shard: its SHA-256, its size, and the mean number of field evaluations of a token."""
+    def noise(self, rows: Rows) -> Tensor:
+        """The noise (n, L, C) that the tokens of some rows were made from."""
+        return noise(self.seed, rows.indices, self.plan.length, self.plan.width)
 
-    file: str
-    split: str
-    first: int
-    rows: int
-    sha256: str
-    bytes: int
-    evaluations: float
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a set consists of."""
-
-    plan: ShardPlan
-    records: tuple[Record, ...]
-
-    def to_bytes(self) -> bytes:
-        """Canonical text: reading accepts no other spelling, so that any changed byte shows."""
-        shards = [asdict(record) for record in self.records]
-        content = {"fingerprint": self.plan.fingerprint, "plan": asdict(self.plan), "shards": shards}
-        return _canonical({**content, "sha256": hashlib.sha256(_canonical(content)).hexdigest()})
-
-    @classmethod
-    def from_bytes(cls, data: bytes, source: str) -> Manifest:
-        """Raises DDError for a damaged manifest, or one of another schema version."""
-        try:
-            content = json.loads(data)
-            version = content["plan"]["schema_version"]
-            if version == SCHEMA_VERSION:
-                plan = ShardPlan.from_dict(content["plan"])
-                manifest = cls(plan, tuple(Record(**record) for record in content["shards"]))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DDError(f"{source} is damaged ({type(error).__name__}): run the stage 'trajectories' again") from None
-        if version != SCHEMA_VERSION:
-            raise DDError(
-                f"{source}: expected schema version {SCHEMA_VERSION}, got {version}: run the stage 'trajectories' again"
-            )
-        if manifest.to_bytes() != data:
-            raise DDError(f"{source} is damaged (its checksum differs): run the stage 'trajectories' again")
-        return manifest
+    def reader(
+        self, batch: int, seed: int = 0, rank: int = 0, world: int = 1, buffer: int = 16384, split: Split = "train"
+    ) -> RowReader:
+        """Endless shuffled batches for one of `world` ranks, holding at most `buffer` rows (but one shard at least)."""
+        return RowReader(self, batch, seed, rank, world, buffer, split)
 
 
-def _canonical(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, sort_keys=True, indent=1) + "\n").encode()
+def _empty(shards: Shards, split: Split) -> DDError:
+    setting = {"train": "pairs", "held_out": "held_out"}[split]
+    return DDError(f"{shards.url} holds no pairs of the split '{split}': raise trajectories.{setting}")
 
 
-# -------------------------------------------------------------------------------------------------------------- writing
+def open_shards(
+    folder: Path | str, expect_teacher: str | None = None, expect_codebook: str | None = None, verify: bool = True
+) -> Shards:
+    """Open a finished set. Raises DDError where it is unfinished, damaged, or made from another teacher.
 
-
-def make_rows(
-    plan: ShardPlan,
-    shard: Shard,
-    teacher: Teacher,
-    codes: Codes | None = None,
-    lookup: Callable[[torch.Tensor], Condition] | None = None,
-) -> tuple[pa.Table, float]:
-    """Compute a shard: its table and the mean evaluations of a token.
-
-    lookup: from condition numbers (B,) to what the teacher takes (captions); default the numbers themselves.
+    folder: a path, or any URL that fsspec knows. expect_teacher, expect_codebook: their SHA-256.
+    verify: hash every file now, so that damage shows before the first row is used; each is checked again when read.
     """
-    device = teacher.codebook.device
-    codes = codes or Codes.prepare(teacher.codebook)
-    parts, evaluations = [], 0
-    for first in range(shard.first, shard.first + shard.rows, plan.batch):
-        indices = torch.arange(first, min(first + plan.batch, shard.first + shard.rows))
-        numbers = indices % plan.conditions
-        condition = lookup(numbers) if lookup else numbers.to(device)
-        e = noise(plan.seed, indices, plan.length, plan.width)
-        result = trajectory(teacher, condition, e, plan.filters, plan.solver, codes)
-        parts.append(result.tokens.cpu())
-        evaluations += int(result.evaluations.sum())
-    tokens = torch.cat(parts)
-    return to_table(plan, shard, tokens), evaluations / tokens.numel()
-
-
-def to_table(plan: ShardPlan, shard: Shard, tokens: torch.Tensor) -> pa.Table:
-    """Rows of a shard from tokens (rows, L) int64."""
-    index = np.arange(shard.first, shard.first + shard.rows, dtype=np.int64)
-    flat = pa.array(tokens.numpy().astype(np.uint16).ravel())
-    offsets = pa.array(np.arange(shard.rows + 1, dtype=np.int32) * plan.length)
-    columns = {
-        "index": pa.array(index),
-        "condition": pa.array((index % plan.conditions).astype(np.int32)),
-        "seed": pa.array(np.full(shard.rows, plan.seed, dtype=np.uint64)),
-        "tokens": pa.ListArray.from_arrays(offsets, flat),
-    }
-    return pa.table(columns).replace_schema_metadata({"dd": _canonical({"plan": asdict(plan), **asdict(shard)})})
-
-
-def write_shard(folder: Path, shard: Shard, table: pa.Table, evaluations: float) -> Record:
-    """Write a shard and, after it, its record; each appears under its name only when it is whole and checked."""
-    target = folder / shard.file
-    with atomic_path(target) as temporary:
-        # Parquet has no 16-bit integers: split into bytes, the upper two of each number vanish in compression.
-        pq.write_table(
-            table,
-            temporary,
-            compression="zstd",
-            compression_level=3,
-            use_dictionary=False,
-            column_encoding={"tokens.list.element": "BYTE_STREAM_SPLIT"},
-            write_statistics=False,
-        )
-        if not pq.read_table(temporary).equals(table):
-            raise DDError(f"{target} does not read back as it was written: check the disk and run the command again")
-    record = Record(**asdict(shard), sha256=sha256_file(target), bytes=target.stat().st_size, evaluations=evaluations)
-    with atomic_path(record_path(target)) as temporary:
-        temporary.write_bytes(_canonical(asdict(record)))
-    return record
-
-
-def record_path(shard_file: Path) -> Path:
-    """Where the record of a finished shard lies until the manifest replaces it."""
-    return shard_file.with_suffix(".json")
-
-
-def finished(folder: Path, shard: Shard) -> Record | None:
-    """The record of a shard that an earlier run finished, if its bytes are still what they were."""
-    target = folder / shard.file
+    url = str(folder).rstrip("/")
+    source = f"{url}/{MANIFEST}"
     try:
-        record = Record(**json.loads(record_path(target).read_bytes()))
-        same = Shard(record.file, record.split, record.first, record.rows) == shard
-        return record if same and sha256_file(target) == record.sha256 else None
-    except (OSError, ValueError, TypeError):
-        return None
+        manifest = Manifest.from_bytes(_read(source), source)
+    except FileNotFoundError:
+        raise DDError(f"expected shards in {url}, {MANIFEST} is missing: run the stage 'trajectories'") from None
+    found = manifest.plan
+    for what, expected, got in (
+        ("teacher", expect_teacher, found.teacher_sha256),
+        ("codebook", expect_codebook, found.codebook_sha256),
+    ):
+        if expected is not None and expected != got:
+            raise DDError(
+                f"{url} was made from another {what}: expected {expected[:12]}..., got {got[:12]}...: "
+                "run the stage 'trajectories' again"
+            )
+    opened = Shards(url, manifest)
+    if verify:
+        for record in manifest.records:
+            opened.read(record)
+    return opened
 
 
-def finish(folder: Path, plan: ShardPlan) -> Manifest:
-    """Write the manifest of a folder in which every shard is finished, and leave nothing else there."""
-    records = []
-    for shard in plan.shards:
-        record = finished(folder, shard)
-        if record is None:
-            raise DDError(f"{folder / shard.file} is missing or damaged: run the stage 'trajectories' again")
-        records.append(record)
-    manifest = Manifest(plan, tuple(records))
-    with atomic_path(folder / MANIFEST) as temporary:
-        temporary.write_bytes(manifest.to_bytes())
-    keep = {MANIFEST, *(record.file for record in records)}
-    for path in folder.iterdir():
-        if path.name not in keep:
-            path.unlink()
-    return manifest
+def _read(url: str) -> bytes:
+    fs, path = fsspec.core.url_to_fs(url)
+    try:
+        return fs.cat_file(path)
+    except FileNotFoundError:
+        if url.endswith(MANIFEST):
+            raise
+        raise DDError(f"{url} is missing: run the stage 'trajectories' again") from None
+    except OSError as error:
+        raise DDError(f"cannot read {url}: {error.strerror or error}") from error
 
 
-def parse_shard(data: bytes, record: Record, plan: ShardPlan, source: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """index (n,), condition (n,) int64 and tokens (n, L) uint16 from a shard's bytes; they must be the recorded ones."""
-    if len(data) != record.bytes:
-        raise DDError(f"{source}: expected {record.bytes} bytes, got {len(data)}: run the stage 'trajectories' again")
-    if hashlib.sha256(data).hexdigest() != record.sha256:
-        raise DDError(f"{source} is damaged (its SHA-256 differs): run the stage 'trajectories' again")
-    table = pq.read_table(io.BytesIO(data))
-    index, condition = table["index"].to_numpy(), table["condition"].to_numpy().astype(np.int64)
-    tokens = table["tokens"].combine_chunks().values.to_numpy().reshape(len(index), plan.length)
-    return index, condition, tokens
+class RowReader:
+    """An endless iterator of `Rows`, made by `Shards.reader`. Its state is the number of global batches given."""
+
+    def __init__(
+        self,
+        shards: Shards,
+        batch: int,
+        seed: int,
+        rank: int,
+        world: int,
+        buffer: int,
+        split: Split,
+    ) -> None:
+        if batch < 1 or not 0 <= rank < world:
+            raise DDError(f"expected batch >= 1 and 0 <= rank < world, got batch {batch}, rank {rank} of {world}")
+        self.shards, self.records = shards, shards.records(split)
+        self.rows = shards.rows(split)
+        if not self.rows:
+            raise _empty(shards, split)
+        self.batch, self.seed, self.rank, self.world = batch, seed, rank, world
+        # Equal shards (all but the last of a split), so many that the buffer is never exceeded.
+        self.window = max(1, buffer // max(record.rows for record in self.records))
+        self.given = 0
+
+    def __iter__(self) -> Iterator[Rows]:
+        size = self.batch * self.world
+        source = self._order(*divmod(self.given * size, self.rows))
+        kept = next(source)
+        while True:
+            parts = []
+            wanted = size
+            while wanted:
+                if not len(kept):
+                    kept = next(source)
+                parts.append(kept.take(slice(wanted)))
+                kept = kept.take(slice(wanted, None))
+                wanted -= len(parts[-1])
+            self.given += 1
+            mine = Rows.join(parts).take(slice(self.rank * self.batch, (self.rank + 1) * self.batch))
+            yield mine.wide()
+
+    def _order(self, epoch: int, offset: int) -> Iterator[Rows]:
+        """Shuffled buffers from a row of an epoch on, without end."""
+        while True:
+            order = self._shuffle(epoch, 0, len(self.records))
+            for start in range(0, len(order), self.window):
+                chosen = [self.records[i] for i in order[start : start + self.window].tolist()]
+                size = sum(record.rows for record in chosen)
+                if offset >= size:
+                    offset -= size
+                    continue
+                rows = Rows.join([self.shards.read(record) for record in chosen])
+                yield rows.take(self._shuffle(epoch, 1 + start, size)[offset:])
+                offset = 0
+            epoch += 1
+
+    def _shuffle(self, epoch: int, part: int, size: int) -> Tensor:
+        """A permutation of range(size), the same everywhere."""
+        first = (epoch << 48) + (part << 28)
+        return uniform(self.seed, first + torch.arange(size), 1)[:, 0].argsort(stable=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able; `load_state_dict` then continues at the exact row."""
+        return {"given": self.given, "seed": self.seed, "global_batch": self.batch * self.world, "window": self.window}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes effect at the next `iter`. Raises DDError for the state of another stream."""
+        expected = {key: value for key, value in self.state_dict().items() if key != "given"}
+        if {key: state.get(key) for key in expected} != expected:
+            got = {key: state.get(key) for key in expected}
+            raise DDError(f"expected the state of a stream with {expected}, got {got}: start the training anew")
+        self.given = int(state["given"])

@@ -1,0 +1,58 @@
+"""Making shards: a teacher in memory, and the one function that any worker on any machine calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dd.flow import Codes
+from dd.models.base import Teacher
+from dd.shard_plan import Shard, ShardPlan, finished, make_rows, write_shard
+from dd.weights import load_teacher_dir
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to make any shard of a plan; it sees the same folders as all others."""
+
+    plan: ShardPlan
+    folder: Path
+    teacher_dir: Path
+    device: str = "cpu"
+
+
+class Maker:
+    """A teacher that makes shards, several at once in several threads if need be."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.teacher: Teacher = load_teacher_dir(job.teacher_dir, job.device)
+        self.codes = Codes.prepare(self.teacher.codebook)
+
+    def make(self, shard: Shard) -> None:
+        """Write one shard."""
+        table, evaluations = make_rows(self.job.plan, shard, self.teacher, self.codes)
+        write_shard(self.job.folder, shard, table, evaluations)
+
+
+_makers: dict[Job, Maker] = {}
+
+
+def make_shard(job: Job, number: int) -> int:
+    """Make shard `number` of a plan unless it is finished, keeping the teacher for the next call. Returns `number`."""
+    shard = job.plan.shards[number]
+    if finished(job.folder, shard) is None:
+        if job not in _makers:
+            one_thread(job.device)
+            _makers.clear()
+            _makers[job] = Maker(job)
+        _makers[job].make(shard)
+    return number
+
+
+def one_thread(device: str = "cpu") -> None:
+    """Sums of several threads round differently: on a CPU a shard is always the work of one."""
+    if device == "cpu":
+        torch.set_num_threads(1)
