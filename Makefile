@@ -6,7 +6,7 @@ FIRST ?= llamagen-fashion
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
-PIP := pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 TOOLS := dd stages pipeline zoo tests
 
 .PHONY: help demo demo-all zoo test lint format soak ui clean
