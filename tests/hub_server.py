@@ -31,6 +31,8 @@ class Hub:
         self.faults: list[str] = []
         self.head_faults: list[str] = []
         self.always: str | None = None  # a fault of every GET
+        self.cdn: str | None = None  # where files really lie: requests are redirected there, as the real hub does
+        self.tokens: list[str] = []  # Authorization headers of the GET requests
         self.gets: list[str] = []  # Range headers of the GET requests
         self.revisions: list[str] = []
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self}))
@@ -63,10 +65,13 @@ class Handler(BaseHTTPRequestHandler):
         content = self.find()
         if content is None:
             return self.answer_status(404)
+        if self.hub.cdn:
+            return self.redirect(content)
         self.send_response(200)
         self.facts(content)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
+        return None
 
     def do_GET(self) -> None:
         """The file, or a fault."""
@@ -74,6 +79,9 @@ class Handler(BaseHTTPRequestHandler):
         content = self.find()
         if content is None:
             return self.answer_status(404)  # the hub's client also asks for things that are no files
+        hub.tokens.append(self.headers.get("Authorization", ""))
+        if hub.cdn:
+            return self.redirect(content)
         fault = hub.faults.pop(0) if hub.faults else hub.always or ""
         hub.gets.append(self.headers.get("Range", ""))
         if fault.isdigit():
@@ -123,6 +131,14 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("ETag", f'"{digest}"')
         self.send_header("X-Linked-Size", str(len(content)))
         self.send_header("X-Linked-ETag", f'"{digest}"')
+
+    def redirect(self, content: bytes) -> None:
+        """Facts about the file, and another address for its bytes."""
+        self.send_response(302)
+        self.facts(content)
+        self.send_header("Location", f"{self.hub.cdn}{self.path}")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def answer_status(self, status: int) -> None:
         """An answer without a file."""

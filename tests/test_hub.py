@@ -218,3 +218,15 @@ def test_a_damaged_lock_file(server):
     hub.lock_file().write_text("a: [1, 2")
     with pytest.raises(DDError, match=r"is damaged .*restore it from git"):
         fetch(FILE)
+
+
+def test_redirected_to_another_host_without_the_token(server, monkeypatch):
+    """The real hub sends large files from elsewhere; the user's token must not go there."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    elsewhere = Hub(server.files)
+    server.cdn, elsewhere.faults = elsewhere.url.replace("127.0.0.1", "localhost"), ["drop:300000", "503"]
+    assert whole(fetch(FILE, delays=QUICK))
+    assert elsewhere.gets[:2] == ["", f"bytes={300000 >> 16 << 16}-"]  # whole chunks are kept
+    assert set(server.tokens) == {"Bearer hf_secret"}
+    assert set(elsewhere.tokens) == {""}
+    elsewhere.close()
