@@ -138,6 +138,18 @@ def copy_blocks(source: nn.ModuleList, target: nn.ModuleList) -> None:
         copy_weights(source[round(i * (deep - 1) / max(shallow - 1, 1))], block, ("",))
 
 
+def store_in_bf16(model: nn.Module) -> None:
+    """Keep the matrices of the transformer blocks in bfloat16, for decoding under autocast.
+
+    Autocast would convert frozen float32 matrices again in every step. Everything that is float32 officially
+    (embeddings, heads, tokenizer) stays so.
+    """
+    for name, module in model.named_modules():
+        inside = any(part in ("blocks", "layers") for part in name.split("."))
+        if inside and isinstance(module, nn.Linear) and not name.startswith("tokenizer."):
+            module.to(torch.bfloat16)
+
+
 def module_device(module: nn.Module) -> torch.device:
     """The device that a module's parameters are on."""
     return next(module.parameters()).device

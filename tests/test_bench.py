@@ -1,0 +1,89 @@
+"""`dd-cli bench sampling` with tiny networks: what it reports, not how fast they are."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from dd import zoo
+from dd.cli import app
+from dd.commands import bench_sampling
+from dd.errors import DDError
+from dd.models.layers import store_in_bf16
+
+SIZES = {
+    "var": (
+        {"codebook_size": 32, "codebook_dim": 6, "ch": 32, "ch_mult": [1, 1], "patch_nums": [1, 2, 3]},
+        {"depth": 2, "embed_dim": 16, "num_heads": 2, "num_classes": 10, "vocab_size": 32, "codebook_dim": 6}
+        | {"patch_nums": [1, 2, 3]},
+        {"cfg": 1.5, "top_k": 20, "top_p": 0.9},
+    ),
+    "llamagen": (
+        {"codebook_size": 32, "codebook_dim": 6, "z_channels": 32, "ch": 32, "ch_mult": [1, 1], "latent": 3},
+        {"n_layer": 2, "n_head": 2, "dim": 16, "num_classes": 10, "vocab_size": 32, "block_size": 9},
+        {"cfg": 2.0},
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def tiny_zoo(monkeypatch):
+    made = {}
+    for family, (codes, sizes, official) in SIZES.items():
+        common = {"family": family, "licence": "MIT", "source": "here", "file": zoo.FileInfo(path="none")}
+        made[f"{family}-codes"] = zoo.Entry(name=f"{family}-codes", kind="tokenizer", config=codes, **common)
+        made[f"{family}-tiny"] = zoo.Entry(
+            name=f"{family}-tiny",
+            kind="teacher",
+            config=sizes,
+            tokenizer=f"{family}-codes",
+            published={"sampling": official},
+            **common,
+        )
+    monkeypatch.setattr(zoo, "entries", lambda: made)
+
+
+def bench(*arguments: str) -> str:
+    command = ["bench", "sampling", "--random-weights", "--device", "cpu", "--batch", "2", "--repeats", "1", *arguments]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize(("family", "groups", "guidance"), [("var", 3, 1.5), ("llamagen", 9, 2.0)])
+def test_json_has_teacher_and_students(family, groups, guidance):
+    report = json.loads(bench("--model", f"{family}-tiny", "--dtype", "fp32", "--json"))
+    assert (report["batch"], report["dtype"], report["guidance"]) == (2, "fp32", guidance)
+    assert [(row["sampler"], row["evaluations"]) for row in report["rows"]] == [
+        ("teacher", groups),
+        ("dd, one step", 1),
+        ("dd, two steps", 2),
+    ]
+    for row in report["rows"]:
+        total = row["tokens_seconds_per_image"] + row["decode_seconds_per_image"]
+        assert row["seconds_per_image"] == pytest.approx(total)
+        assert row["speedup"] == pytest.approx(report["rows"][0]["seconds_per_image"] / total)
+        assert row["peak_memory_gb"] > 0
+
+
+def test_table_names_the_run():
+    output = bench("--model", "var-tiny", "--dtype", "bf16")
+    assert "var-tiny, random weights, batch 2, bf16, cpu, guidance 1.5" in " ".join(output.split())
+    assert "dd, one step" in output
+
+
+def test_nothing_is_fetched_unasked():
+    with pytest.raises(
+        DDError, match="expected a released student of var-tiny, the zoo has none; add --random-weights"
+    ):
+        bench_sampling.build("var-tiny", False, "cpu")
+
+
+def test_only_block_matrices_go_to_bf16():
+    teacher, student = bench_sampling.build("var-tiny", True, "cpu")
+    for model in teacher, student:
+        store_in_bf16(model)
+        half = {name for name, tensor in model.state_dict().items() if tensor.dtype == torch.bfloat16}
+        assert half
+        assert all("blocks" in name and "tokenizer" not in name for name in half)
