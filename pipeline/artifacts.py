@@ -92,6 +92,15 @@ def results(root: Path, stages: Iterable[Stage]) -> None:
         _try(artifacts.create_table_artifact, table, key="results", description="Results, one row per sampler")
 
 
+def sweep(experiment: str, table: list[dict[str, Any]]) -> None:
+    """The points of a sweep with their metrics."""
+    if table:
+        columns = list(dict.fromkeys(column for row in table for column in row))
+        cells = [{column: _cell(row.get(column)) for column in columns} for row in table]
+        text = f"Sweep of {experiment}; the same in `dvc exp show`"
+        _try(artifacts.create_table_artifact, cells, key=key_of("sweep", experiment), description=text)
+
+
 def provenance(table: list[dict[str, str]]) -> None:
     """See provenance.py."""
     _try(artifacts.create_table_artifact, table, key="provenance", description="What this run was made from")

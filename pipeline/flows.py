@@ -15,28 +15,39 @@ from pydantic import Field
 
 from dd.errors import DDError
 from pipeline import artifacts, graph, params, process, provenance, stage
+from pipeline import sweep as sweeps
 from pipeline.graph import Stage
 from pipeline.prepare import Run, prepare
-from pipeline.stage import Options, Outcome
+from pipeline.stage import Kind, Options, Outcome
 from pipeline.watch import Event, tell
 
-FINISHED = {"ran": "Ran", "restored": "Restored", "unchanged": "Unchanged"}
+FINISHED: dict[Kind, str] = {"ran": "Ran", "restored": "Restored", "unchanged": "Unchanged"}
 
 
-def choices(root: Path) -> list[str]:
-    """What the UI offers as targets: experiments, groups, single stages; none if the files cannot be read."""
+def choices(root: Path, single: bool = True) -> list[str]:
+    """What the UI offers as targets: experiments, and groups and single stages; none if the files cannot be read."""
     try:
         names = list(yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))["experiments"])
         stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return []
-    single = [f"{group}@{name}" for group, body in stages.items() if "foreach" in body for name in names]
-    return [*names, *stages, *single]
+    if not single:
+        return names
+    return [
+        *names,
+        *stages,
+        *(f"{group}@{name}" for group, body in stages.items() if "foreach" in body for name in names),
+    ]
 
 
 def _offer() -> dict[str, Any]:
     found = choices(graph.project())
     return {"items": {"type": "string", "enum": found}, "uniqueItems": True} if found else {}
+
+
+def _offer_one() -> dict[str, Any]:
+    found = choices(graph.project(), single=False)
+    return {"enum": found} if found else {}
 
 
 Targets = Annotated[
@@ -47,6 +58,7 @@ Targets = Annotated[
         json_schema_extra=_offer(),  # for the UI's form; the flow itself checks with the nearest names
     ),
 ]
+Choice = Annotated[str, Field(description="The experiment whose parameters are varied", json_schema_extra=_offer_one())]
 Overrides = Annotated[
     list[str],
     Field(
@@ -131,6 +143,58 @@ def run_stage(run: Run, node: Stage, fresh: bool) -> State[Any]:
     return Completed(name=FINISHED[outcome.kind], message=outcome.message)
 
 
+Grid = Annotated[
+    dict[str, list[Any]],
+    Field(description="Values per parameter, every combination is run", examples=[{"distill.lr": [1e-3, 3e-4]}]),
+]
+Jobs = Annotated[int, Field(ge=1, le=64, description="Points at once; each takes a place on the accelerator")]
+
+
+@flow(name="sweep", flow_run_name="sweep of {experiment}", task_runner=_RUNNER)
+def sweep(experiment: Choice, grid: Grid, jobs: Jobs = 1) -> State[Any]:
+    """Run a grid over the parameters of one experiment as DVC experiments; the working tree stays as it is.
+
+    The points are `dvc exp run --temp`; the table of results is an artifact and the same as `dvc exp show`. Take a
+    point over with `dvc exp apply NAME`.
+    """
+    process.allow()
+    root = graph.project()
+    before = sweeps.folders(root)
+    try:
+        ready = sweeps.prepare(root, experiment, grid, jobs)
+        artifacts.provenance(provenance.rows(root))
+        with params.workspace(stage.scratch(root), alone=False):
+            futures = [run_point.submit(ready, point) for point in ready.points]
+            for future in futures:
+                future.wait()
+            outcomes = [_point_outcome(point.name, f.state) for point, f in zip(ready.points, futures, strict=True)]
+            artifacts.sweep(experiment, sweeps.table(ready))
+            return summary(outcomes, "points")
+    except DDError as error:
+        get_run_logger().error("%s", error)
+        return Failed(message=str(error))
+    except BaseException as error:
+        process.stop_all()
+        sweeps.tidy(root, before)
+        if isinstance(error, KeyboardInterrupt):
+            return Cancelled(message="interrupted; the points that are done are kept")
+        raise
+
+
+@task(name="point", task_run_name="{point.name}", cache_policy=NO_CACHE, persist_result=False)
+def run_point(ready: sweeps.Sweep, point: sweeps.Point) -> State[Any]:
+    """One point of a sweep."""
+    logger = get_run_logger()
+    try:
+        outcome = sweeps.run_point(ready, point, lambda text: logger.info("%s", text))
+    except process.StoppedError:
+        return Cancelled(message=f"{point.name} was stopped")
+    if not outcome.ok:
+        logger.error("%s", outcome.message)
+        return Failed(message=outcome.message)
+    return Completed(name=FINISHED[outcome.kind], message=outcome.message)
+
+
 def _follow(run: Run) -> list[Outcome]:
     """Submit the stages in DVC's order and wait for all of them."""
     logger = get_run_logger()
@@ -153,15 +217,16 @@ def _follow(run: Run) -> list[Outcome]:
 
 
 def _outcome(node: Stage, state: State[Any]) -> Outcome:
-    message = state.message or ""
-    for kind, name in FINISHED.items():
-        if state.name == name:
-            return Outcome(node.name, kind, message, 0.0)  # type: ignore[arg-type]
-    if state.is_pending():
+    if state.is_pending():  # NotReady: something that it needs has failed
         skipped = stage.skipped(node, node.needs)
         tell(Event(node.name, "finished", skipped.message, "skipped"))
         return skipped
-    return Outcome(node.name, "failed", message or f"{node.name}: {state.name}", 0.0)
+    return _point_outcome(node.name, state)
+
+
+def _point_outcome(name: str, state: State[Any]) -> Outcome:
+    kind: Kind = next((kind for kind, named in FINISHED.items() if state.name == named), "failed")
+    return Outcome(name, kind, state.message or f"{name}: {state.name}", 0.0)
 
 
 def _publish(run: Run, outcomes: Sequence[Outcome]) -> None:
@@ -171,11 +236,11 @@ def _publish(run: Run, outcomes: Sequence[Outcome]) -> None:
         artifacts.report(run.root, done)
 
 
-def summary(outcomes: Sequence[Outcome]) -> State[Any]:
+def summary(outcomes: Sequence[Outcome], what: str = "stages") -> State[Any]:
     """The flow's own state: `9 stages: 2 ran, 7 unchanged`, or what failed first."""
     kinds = {outcome.kind for outcome in outcomes}
     if "failed" in kinds:
-        return Failed(message=stage.summary(outcomes))
+        return Failed(message=stage.summary(outcomes, what))
     return Completed(
-        name=next(name for kind, name in FINISHED.items() if kind in kinds), message=stage.summary(outcomes)
+        name=next(name for kind, name in FINISHED.items() if kind in kinds), message=stage.summary(outcomes, what)
     )

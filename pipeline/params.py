@@ -5,7 +5,7 @@ import copy
 import fcntl
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,6 @@ import yaml
 from dd import config
 from dd.errors import DDError
 from pipeline.graph import nearest
-
-Validate = Callable[[Any, str], object]
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,9 @@ def load(root: Path) -> dict[str, Any]:
 
 
 def check(
-    params: Mapping[str, Any], overrides: Sequence[str], chosen: Sequence[str], validate: Validate = config.validate
+    params: Mapping[str, Any], overrides: Sequence[str], chosen: Sequence[str], keep_equal: bool = False
 ) -> list[Change]:
-    """What the overrides would change, after the whole result was validated.
+    """What the overrides would change, after the whole result was validated; `keep_equal`: also what is so already.
 
     An override is `KEY=VALUE`, the value in YAML. A key may name its experiment (`NAME.distill.lr`, with or without
     `experiments.` before it); without one it applies to every experiment in `chosen`. Raises DDError, one line.
@@ -67,8 +65,8 @@ def check(
             section[path[-1]] = after
             changes.append(Change(".".join(["experiments", experiment, *path]), before, after))
     if overrides:
-        validate(new, "override")
-    return [change for change in changes if change.before != change.after]
+        config.validate(new, "override")
+    return [change for change in changes if keep_equal or change.before != change.after]
 
 
 def apply(root: Path, changes: Sequence[Change]) -> None:

@@ -18,7 +18,7 @@ from dd.errors import DDError
 from pipeline.process import GUARD
 
 HOST, PORT = "127.0.0.1", 4200
-START_LIMIT = 90.0  # seconds that a server may take to answer at first
+START_LIMIT = 180.0  # seconds that a server may take to answer at first
 
 
 @dataclass(frozen=True)

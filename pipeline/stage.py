@@ -142,10 +142,10 @@ def skipped(stage: Stage, missing: Sequence[str]) -> Outcome:
     return Outcome(stage.name, "skipped", f"{stage.name} skipped: it needs {', '.join(missing)}", 0.0)
 
 
-def summary(outcomes: Sequence[Outcome]) -> str:
+def summary(outcomes: Sequence[Outcome], what: str = "stages") -> str:
     """`9 stages: 2 ran, 7 unchanged`, and the first failure if there is one."""
     counts = {kind: sum(outcome.kind == kind for outcome in outcomes) for kind in get_args(Kind)}
-    text = f"{len(outcomes)} stages: {', '.join(f'{number} {kind}' for kind, number in counts.items() if number)}"
+    text = f"{len(outcomes)} {what}: {', '.join(f'{number} {kind}' for kind, number in counts.items() if number)}"
     first = next((outcome.message for outcome in outcomes if outcome.kind == "failed"), None)
     return f"{text}; {first}" if first else text
 

@@ -65,6 +65,9 @@ def _deployments(limit: int) -> None:
 
     deployments = [
         flows.experiments.to_deployment("here", description="Bring experiments up to date in this working tree."),
+        flows.sweep.to_deployment(
+            "here", description="A grid over one experiment's parameters, in copies of the tree."
+        ),
     ]
     serve(*cast(list[RunnerDeployment], deployments), print_starting_message=False, limit=limit)
 

@@ -158,6 +158,6 @@ def test_a_server_that_goes_away_does_not_end_the_run(toy: Toy, environment: dic
         run = newest(api, 4)
         assert run is not None
         assert run["state"]["name"] == "Ran"
-        until(lambda: tasks(api, run["id"]).get("evaluate@toy-a") == "Ran", 30, "the task's state")
+        until(lambda: tasks(api, run["id"]).get("distill@toy-a") == "Ran", 30, "the task's state")
     finally:
         server.end(child)

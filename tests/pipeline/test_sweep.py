@@ -1,0 +1,87 @@
+"""Sweeps: points are checked first, run as DVC experiments in copies, and end in one table."""
+
+import json
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from dd.errors import DDError
+from pipeline import sweep
+from tests.pipeline.conftest import Toy, post, until
+
+FLOW = "import sys, json; from pipeline import flows; flows.sweep(**json.loads(sys.argv[1]), return_state=True)"
+
+
+def start(toy: Toy, api: str, **parameters: Any) -> "subprocess.Popen[str]":
+    env = {**toy.env, "PREFECT_API_URL": api}
+    command = [sys.executable, "-c", FLOW, json.dumps(parameters)]
+    return subprocess.Popen(command, cwd=toy.root, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def test_points(toy: Toy) -> None:
+    ready = sweep.prepare(toy.root, "toy-a", {"distill.lr": [1e-3, 0.5], "distill.steps": [4, 6]}, 2)
+    assert [point.name for point in ready.points] == [
+        "toy-a-lr-0.001-steps-4",
+        "toy-a-lr-0.001-steps-6",
+        "toy-a-lr-0.5-steps-4",
+        "toy-a-lr-0.5-steps-6",
+    ]
+    words = " ".join(sweep.command(ready, ready.points[3]))
+    assert words.endswith(
+        "--name toy-a-lr-0.5-steps-6 -S ++experiments.toy-a.distill.lr=0.5 -S ++experiments.toy-a.distill.steps=6 "
+        "evaluate@toy-a"
+    )
+    assert ready.accelerator
+
+
+@pytest.mark.parametrize(
+    ("experiment", "grid", "message"),
+    [
+        ("toy-c", {"distill.lr": [1]}, "found 'toy-c': did you mean toy-b or toy-a?"),
+        ("toy-a", {}, "expected a grid of 1 to 256 points, found 0"),
+        ("toy-a", {"distill.lr": 3}, "expected a list of values for 'distill.lr', found 3"),
+        ("toy-a", {"distill.lr": list(range(1, 400))}, "found 399: give it fewer values"),
+        ("toy-a", {"distill.lrr": [1]}, "unknown parameter, did you mean lr?"),
+        ("toy-a", {"distill.lr": [1, 1]}, "found two of the same name"),
+    ],
+)
+def test_wrong_sweeps(toy: Toy, experiment: str, grid: dict[str, Any], message: str) -> None:
+    with pytest.raises(DDError) as caught:
+        sweep.prepare(toy.root, experiment, grid, 1)
+    assert message in str(caught.value)
+
+
+def test_a_sweep_ends_in_one_table_and_leaves_the_tree_alone(toy: Toy, api: str) -> None:
+    child = start(toy, api, experiment="toy-a", grid={"distill.lr": [0.25, 0.5]}, jobs=2)
+    output = child.communicate(timeout=90)[0]
+    assert child.returncode == 0, output
+    found = post(api, "artifacts/filter", {"artifacts": {"key": {"any_": ["sweep-toy-a"]}}})
+    rows = {row["experiment"]: row for row in json.loads(found[-1]["data"])}
+    assert rows["toy-a-lr-0.25"] == {"experiment": "toy-a-lr-0.25", "distill.lr": 0.25, "dd": 250.0}
+    assert rows["toy-a-lr-0.5"]["dd"] == 500.0
+    assert "toy-a-lr-0.5" in toy.dvc("exp", "list", "--name-only")
+    assert toy.command("git", "status", "--porcelain") == ""
+    assert not sweep.folders(toy.root)
+
+
+def test_a_stopped_sweep_leaves_nothing(toy: Toy, api: str) -> None:
+    text = (toy.root / "toy.py").read_text()
+    (toy.root / "toy.py").write_text(
+        text.replace('if stage == "trajectories":\n    units', "time.sleep(30)\nif False:\n    units")
+    )
+    child = start(toy, api, experiment="toy-a", grid={"distill.lr": [0.25, 0.5]}, jobs=1)
+    until(lambda: sweep.folders(toy.root) and any("toy.py" in line for line in _commands()), 60, "a point")
+    begin = time.monotonic()
+    child.terminate()
+    until(lambda: not any("toy.py" in line for line in _commands()), 5, "the stage to end")
+    assert time.monotonic() - begin < 3.5
+    child.communicate(timeout=30)
+    assert not sweep.folders(toy.root)
+
+
+def _commands() -> list[str]:
+    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in listing.splitlines() if line.startswith("python toy.py")]
