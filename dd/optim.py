@@ -13,7 +13,11 @@ _NOT_MUON = ("embed", "output", "head", "lm_", "table")
 
 
 def build_optimizers(
-    model: nn.Module, lr: float, muon_lr: float = 0.0, weight_decay: float = 0.0, betas: tuple[float, float] = (0.9, 0.95)
+    model: nn.Module,
+    lr: float,
+    muon_lr: float = 0.0,
+    weight_decay: float = 0.0,
+    betas: tuple[float, float] = (0.9, 0.95),
 ) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or (muon_lr > 0) Muon for the blocks' matrices and AdamW for the rest.
 
@@ -34,9 +38,7 @@ def build_optimizers(
         torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, fused=True)
     ]
     if muon:
-        optimizers.append(
-            torch.optim.Muon(muon, lr=muon_lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-        )
+        optimizers.append(torch.optim.Muon(muon, lr=muon_lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]

@@ -20,7 +20,9 @@ def has_bf16(device: str = "cpu") -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported()
     if device == "cpu":
-        capabilities = torch.backends.cpu.get_cpu_capability() if hasattr(torch.backends.cpu, "get_cpu_capability") else ""
+        capabilities = (
+            torch.backends.cpu.get_cpu_capability() if hasattr(torch.backends.cpu, "get_cpu_capability") else ""
+        )
         return "AVX512" in capabilities and bool(torch.cpu._is_avx512_bf16_supported())
     return False
 

@@ -28,8 +28,8 @@ def fit(
     run: Training,
     identity: object,
     label: str,
-) -> nn.Module:
-    """Train `model` and return it with its averaged weights.
+) -> None:
+    """Train `model`; it ends in eval mode with its averaged weights.
 
     loss_of(step) gives the loss terms of one step (their sum is minimised) and draws its randomness from the step
     number alone, so that a resumed run continues exactly. identity: what the run depends on; a checkpoint of
@@ -62,7 +62,7 @@ def fit(
                 _save(checkpoint, step + 1, model, optimizers, ema)
                 saved = time.monotonic()
     model.load_state_dict(ema.average)
-    return model.eval()
+    model.eval()
 
 
 def _save(path: Path, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer], ema: EMA) -> None:

@@ -45,10 +45,10 @@ def training_pass(model: Tokenizer, images: Tensor) -> Pass:
     if isinstance(model, VQTokenizer):
         z = model.encode_continuous(images)
         unit = F.normalize(z.float(), dim=1)
-        codes, tokens = model.quantise(z)
+        codes, chosen = model.quantise(z)
         decoded = model.decoder(model.post_quant_conv(codes))
-        rows = unit.detach().permute(0, 2, 3, 1).flatten(0, 2)
-        return Pass(decoded, rows, tokens.flatten(), (unit - codes.detach()).square().sum(1).mean())
+        vectors = unit.detach().permute(0, 2, 3, 1).flatten(0, 2)
+        return Pass(decoded, vectors, chosen.flatten(), (unit - codes.detach()).square().sum(1).mean())
     if isinstance(model, MultiScaleTokenizer):
         f = model.encode_continuous(images)
         quantizer = model.quantize
@@ -112,7 +112,7 @@ def train(settings: TokenizerSettings, data: ImageSet, extractor: SmallClassifie
     run = settings.train
     torch.manual_seed(run.seed)
     model = build_tokenizer(settings.family, settings.config)
-    model.init_weights()
+    model.init_weights()  # type: ignore[operator]
     generator = torch.Generator().manual_seed(run.seed)
     codes = model.get_parameter("quantize.embedding.weight").requires_grad_(False)
     kmeans = KMeans(codes, settings.codebook_decay, settings.family == "llamagen", generator)
@@ -138,7 +138,8 @@ def train(settings: TokenizerSettings, data: ImageSet, extractor: SmallClassifie
         }
 
     model.to(memory_format=torch.channels_last)
-    return fit(model, loss_of, int(run.epochs * per_epoch), run, identity, f"tokenizer {settings.family}")
+    fit(model, loss_of, int(run.epochs * per_epoch), run, identity, f"tokenizer {settings.family}")
+    return model
 
 
 @torch.no_grad()
