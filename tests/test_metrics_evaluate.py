@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from dd.commands.bench_evaluation import measure
 from dd.errors import DDError
 from dd.metrics import distances
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
 from dd.metrics.evaluate import Evaluation, open_evaluation
 from dd.metrics.extractor import ClassifierExtractor, MissingWeights, TorchScriptExtractor, open_extractor
+from dd.metrics.folder import clean_fid_of_folder
 from dd.metrics.images import RgbBatches, image_files, load_npz, read_images, to_uint8, write_npz, write_pngs
 from dd.metrics.protocols import protocol
 from dd.metrics.reference import Reference, build_reference, load_reference
@@ -376,3 +378,19 @@ def test_npz_with_pickles_is_refused(tmp_path: Path):
     with pytest.raises(DDError, match=r"p.npz is truncated or no npz of plain arrays"):
         load_npz(tmp_path / "p.npz")
     assert zipfile.is_zipfile(tmp_path / "p.npz")
+
+
+def test_clean_fids_folder_path_gives_the_same_distance(evaluation: Evaluation, tmp_path: Path):
+    images, labels = pictures(N, seed=3)
+    write_pngs(tmp_path / "png", images)
+    theirs = clean_fid_of_folder(tmp_path / "png", evaluation.extractor, evaluation.reference, batch=60)
+    assert evaluation.measure(batches(images, labels)).value.value == pytest.approx(theirs, rel=1e-3)
+
+
+def test_bench_measures_both_paths(extractor: ClassifierExtractor, reference: Reference, monkeypatch):
+    monkeypatch.setattr("dd.metrics.evaluate.open_extractor", lambda *args: extractor)
+    monkeypatch.setattr("dd.metrics.protocols.Protocol.reference_path", lambda *args: reference.path)
+    found = measure(40, "fd-toy", 16, 0)
+    ours, theirs = found["rows"]
+    assert ours["value"] == pytest.approx(theirs["value"], rel=1e-3)
+    assert min(ours["seconds"], theirs["seconds"]) > 0

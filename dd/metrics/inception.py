@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -49,6 +52,17 @@ def _find(path: Path | None, caches: list[Path], source: str) -> Path:
 def _hub_cache() -> list[Path]:
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     return [folder / name for name in PTH_NAMES]
+
+
+@contextmanager
+def _without_initialisation() -> Iterator[None]:
+    """Layers keep whatever is in memory: their weights come from a file at once, and drawing them takes long."""
+    names = ("trunc_normal_", "kaiming_uniform_", "uniform_", "constant_")
+    with ExitStack() as stack, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchvision's, on how clean-fid calls it
+        for name in names:
+            stack.enter_context(mock.patch.object(torch.nn.init, name, lambda tensor, *args, **kwargs: tensor))
+        yield
 
 
 def _digest(path: Path, prefix: str) -> str:
@@ -93,7 +107,7 @@ def _torch_fidelity_network(path: Path) -> Any:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     state = load_tensors(path)
-    with mock.patch.object(torch, "load", return_value=state):
+    with _without_initialisation(), mock.patch.object(torch, "load", return_value=state):
         try:
             return FeatureExtractorInceptionV3(
                 "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
@@ -116,7 +130,8 @@ class PytorchInception(Extractor):
         self.weights_sha256 = _digest(path, PTH_PREFIX)
         self.device = torch.device(device)
         state = load_tensors(path)
-        with mock.patch.object(inception_pytorch, "load_state_dict_from_url", return_value=state):
+        given = mock.patch.object(inception_pytorch, "load_state_dict_from_url", return_value=state)
+        with _without_initialisation(), given:
             try:
                 self.model = inception_pytorch.InceptionV3([3], resize_input=False).to(self.device).eval()
             except RuntimeError as error:
