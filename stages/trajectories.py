@@ -187,8 +187,8 @@ def main(
             lock.release()
     shutil.rmtree(folder.parent, ignore_errors=True)
     return (
-        f"{name}: {plan.pairs + plan.held_out} pairs, {len(todo)} of {len(plan.shards)} shards new, {size / 1e6:.1f} MB, "
-        f"{evaluations:.1f} evaluations per token"
+        f"{name}: {plan.pairs + plan.held_out} pairs, {len(todo)} of {len(plan.shards)} shards new, "
+        f"{size / 1e6:.1f} MB, {evaluations:.1f} evaluations per token"
     )
 
 
