@@ -5,6 +5,7 @@ and a pause of a minute before the next try.
 """
 
 import base64
+import io
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from pipeline.count import describe
 from pipeline.count import percent as count_percent
 from pipeline.graph import Stage
+from pipeline.server import SHOWN
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +82,28 @@ def images(root: Path, stage: Stage) -> None:
         if path.stat().st_size > IMAGE_LIMIT:
             _try(artifacts.create_markdown_artifact, f"{text} is too large to show", key=key)
             continue
-        data = base64.b64encode(path.read_bytes()).decode()
-        url = f"data:{_MEDIA[path.suffix]};base64,{data}"
-        _try(artifacts.create_image_artifact, url, key=key, description=text)
+        _image(path.read_bytes(), _MEDIA[path.suffix], key, text)
+    curves(root, stage)
+
+
+def curves(root: Path, stage: Stage) -> None:
+    """The training curves that a stage keeps as numbers (DVCLive), drawn as in the report."""
+    folder = next((root / out for out in stage.outs if Path(out).name == "metrics" and (root / out).is_dir()), None)
+    if folder is None:
+        return
+    from dd.report.figures import curves_figure, read_curves  # matplotlib: only where there is something to draw
+
+    found = read_curves(folder.parent)
+    if found:
+        image = io.BytesIO()
+        curves_figure(found).savefig(image, format="png", dpi=100)
+        _image(image.getvalue(), "image/png", key_of(stage.experiment or stage.group, "curves"), f"`{stage.name}`")
+
+
+def _image(data: bytes, media: str, key: str, text: str) -> None:
+    """A picture as part of the artifact itself: it stays what this run has made, and needs no server of files."""
+    url = f"data:{media};base64,{base64.b64encode(data).decode()}"
+    _try(artifacts.create_image_artifact, url, key=key, description=text)
 
 
 def results(root: Path, stages: Iterable[Stage]) -> None:
@@ -112,8 +133,8 @@ def report(root: Path, stages: Iterable[Stage]) -> None:
         for path in _outputs(root, stage, (".html",)):
             key, text = key_of(path.stem), f"`{path.relative_to(root)}`"
             base = os.environ.get("DD_FILES_URL")
-            if base and path.is_relative_to(root / "results"):
-                link = f"{base}/{path.relative_to(root / 'results').as_posix()}"
+            if base and path.is_relative_to(root / SHOWN):
+                link = f"{base}/{path.relative_to(root / SHOWN).as_posix()}"
                 _try(
                     lambda k=key, t=text, u=link: artifacts.create_link_artifact(
                         u, "Open the report", key=k, description=t

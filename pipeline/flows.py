@@ -50,26 +50,13 @@ def _offer_one() -> dict[str, Any]:
     return {"enum": found} if found else {}
 
 
-Targets = Annotated[
-    list[str],
-    Field(
-        title="Experiments or stages",
-        description="Experiments, groups (distill) or stages (distill@NAME); with what they need. Empty: everything.",
-        json_schema_extra=_offer(),  # for the UI's form; the flow itself checks with the nearest names
-    ),
-]
-Choice = Annotated[str, Field(description="The experiment whose parameters are varied", json_schema_extra=_offer_one())]
-Overrides = Annotated[
-    list[str],
-    Field(
-        description="distill.lr=1e-4 for all chosen experiments, NAME.distill.lr=1e-4 for one; written to params.yaml",
-        examples=[["distill.lr=1e-4"]],
-    ),
-]
-Force = Annotated[bool, Field(description="Run the stages even if nothing changed")]
-Pull = Annotated[bool, Field(description="Fetch what the DVC remote has instead of computing it")]
-Slots = Annotated[int, Field(ge=1, le=64, description="Stages that may use the accelerator of this machine at once")]
-Workers = Annotated[int, Field(ge=0, le=1024, description="Dask workers of each trajectories stage; 0: no Dask")]
+# What the form of the UI knows of each parameter beyond its type; the texts beside the fields come from the docstrings.
+Targets = Annotated[list[str], Field(json_schema_extra=_offer())]
+Choice = Annotated[str, Field(json_schema_extra=_offer_one())]
+Overrides = Annotated[list[str], Field(examples=[["distill.lr=1e-4"]])]
+Grid = Annotated[dict[str, list[Any]], Field(examples=[{"distill.lr": [1e-3, 3e-4]}])]
+Slots = Annotated[int, Field(ge=1, le=64)]
+Workers = Annotated[int, Field(ge=0, le=1024)]
 
 
 def _run_name() -> str:
@@ -83,9 +70,9 @@ _RUNNER: Any = ThreadPoolTaskRunner(max_workers=256)
 @flow(name="experiments", flow_run_name=_run_name, task_runner=_RUNNER)
 def experiments(
     targets: Targets = [],  # noqa: B006 - Prefect copies parameters and shows the default in its form
-    force: Force = False,
+    force: bool = False,
     overrides: Overrides = [],  # noqa: B006
-    pull: Pull = False,
+    pull: bool = False,
     slots: Slots = 1,
     dask_workers: Workers = 0,
 ) -> State[Any]:
@@ -93,6 +80,14 @@ def experiments(
 
     The state says what came of it; a stage's state is named Ran, Restored or Unchanged. DVC decides which of the three.
     Cancelling, SIGTERM and SIGINT end every stage at once; finished shards and checkpoints are kept and reused.
+
+    Args:
+        targets: Experiments, groups (distill) or stages (distill@NAME), with what they need. Empty: everything.
+        force: Run the stages even if nothing changed.
+        overrides: distill.lr=1e-4 for all chosen experiments, NAME.distill.lr=1e-4 for one. Written to params.yaml.
+        pull: Fetch what the DVC remote has instead of computing it.
+        slots: Stages that may use the accelerator of this machine at once.
+        dask_workers: Dask workers of each trajectories stage; 0 for none.
     """
     process.allow()
     logger = get_run_logger()
@@ -143,19 +138,17 @@ def run_stage(run: Run, node: Stage, fresh: bool) -> State[Any]:
     return Completed(name=FINISHED[outcome.kind], message=outcome.message)
 
 
-Grid = Annotated[
-    dict[str, list[Any]],
-    Field(description="Values per parameter, every combination is run", examples=[{"distill.lr": [1e-3, 3e-4]}]),
-]
-Jobs = Annotated[int, Field(ge=1, le=64, description="Points at once; each takes a place on the accelerator")]
-
-
 @flow(name="sweep", flow_run_name="sweep of {experiment}", task_runner=_RUNNER)
-def sweep(experiment: Choice, grid: Grid, jobs: Jobs = 1) -> State[Any]:
+def sweep(experiment: Choice, grid: Grid, jobs: Slots = 1) -> State[Any]:
     """Run a grid over the parameters of one experiment as DVC experiments; the working tree stays as it is.
 
     The points are `dvc exp run --temp`; the table of results is an artifact and the same as `dvc exp show`. Take a
     point over with `dvc exp apply NAME`.
+
+    Args:
+        experiment: The experiment whose parameters are varied.
+        grid: Values per parameter, for example {"distill.lr": [1e-3, 3e-4]}; every combination is run.
+        jobs: Points at once; each takes a place on the accelerator.
     """
     process.allow()
     root = graph.project()

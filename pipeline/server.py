@@ -18,12 +18,13 @@ from dd.errors import DDError
 from pipeline.process import GUARD
 
 HOST, PORT = "127.0.0.1", 4200
-START_LIMIT = 180.0  # seconds that a server may take to answer at first
+SHOWN = "report"  # the folder that is served beside the UI
+START_LIMIT = 600.0  # seconds that a server may take to answer at first
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: its API (`http://127.0.0.1:4200/api`), the results beside it, and the process that owns it."""
+    """A running server: its API (`http://127.0.0.1:4200/api`), the report beside it, and the process that owns it."""
 
     api: str
     files: str
@@ -133,8 +134,8 @@ def start(root: Path, port: int | None = None, env: Mapping[str, str] | None = N
 
 
 def serve_files(root: Path, port: int) -> "subprocess.Popen[bytes]":
-    """Serve results/ on the loopback, so that a link in the UI can open the report."""
-    folder = root / "results"
+    """Serve the folder of the report on the loopback, so that a link in the UI can open it."""
+    folder = root / SHOWN
     folder.mkdir(exist_ok=True)
     command = ["http.server", "--bind", HOST, "--directory", str(folder), str(port)]
     return guarded(command, root, home(root) / "files.log", {})

@@ -50,7 +50,7 @@ def _serve(root: Path, console: Console, wanted: int, limit: int) -> None:
         os.environ["DD_FILES_URL"] = files
         children.append(server.serve_files(root, files_port))
         with server.record(root, server.Server(api, files, os.getpid())):
-            console.print(f"Prefect UI: http://{server.HOST}:{port}   results: {files}   Ctrl-C ends both")
+            console.print(f"Prefect UI: http://{server.HOST}:{port}   report: {files}/report.html   Ctrl-C ends both")
             _deployments(limit)
     finally:
         for child in children:

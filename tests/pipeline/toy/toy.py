@@ -100,4 +100,4 @@ elif stage == "evaluate":
     files = {"rows.json": json.dumps({"rows": [row]}).encode(), "metrics.json": json.dumps({"dd": value}).encode()}
     publish({**files, "samples.png": png((40, 120, 200))}, Path("results", experiment))
 elif stage == "report":
-    publish({"report.html": b"<h1>Report</h1>", "quality.png": png((60, 160, 60))}, Path("results", "report"))
+    publish({"report.html": b"<h1>Report</h1>", "quality.png": png((60, 160, 60))}, Path("report"))
