@@ -183,14 +183,10 @@ def draw_images(teacher: Teacher, labels: torch.Tensor, filters: Filters, seed: 
     """The teacher's own sampling, group by group: code vectors (B, L, C)."""
     import torch
 
-    from dd.sampling import draw
+    from dd.trajectory import sample
 
     generator = torch.Generator(device=labels.device).manual_seed(seed)
-    state, drawn = teacher.start(labels, filters), []
-    for _ in range(len(teacher.groups)):
-        drawn.append(draw(teacher.log_probs(state), generator))
-        teacher.advance(state, drawn[-1])
-    return teacher.codebook[torch.cat(drawn, 1)]
+    return teacher.codebook[sample(teacher, labels, filters, generator)]
 
 
 def compile_blocks(model: torch.nn.Module) -> None:
