@@ -77,7 +77,7 @@ def sampling(
         raise typer.BadParameter(f"expected auto, bf16 or fp32, got {dtype}", param_hint="--dtype")
     dtype = dtype if dtype != "auto" else "bf16" if has_bf16(device) else "fp32"
     torch.manual_seed(seed)
-    filters = _filters(model)
+    filters = teacher_filters(model)
     plan = Plan(
         model,
         random_weights,
@@ -101,7 +101,7 @@ def sampling(
         _show(plan, timings)
 
 
-def _filters(model: str) -> Filters:
+def teacher_filters(model: str) -> Filters:
     """The settings that the teacher's authors sample with."""
     from dd import zoo
     from dd.models.base import Filters

@@ -1,0 +1,232 @@
+"""`dd-cli bench map`: the noise-to-token map against a tight integration, and against dopri5 on the same tokens.
+
+Truth is a float64 dopri5 with its own step for every token (tolerance 1e-7) on the equation in y(r). The speed is
+compared with torchdiffeq's dopri5 at rtol = atol = 1e-5 in float32, on the equation as the paper writes it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dd.errors import DDError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dd.flow import Solver
+    from dd.models.base import Filters
+
+# Codebooks of the official models, with the filters that their authors sample with.
+CODEBOOKS = {
+    "4096x32": (4096, 32, "top-k 900, top-p 0.95"),
+    "16384x8": (16384, 8, "top-k 8000"),
+    "16384x8 unfiltered": (16384, 8, "none"),
+}
+DORMAND_PRINCE = (
+    (1 / 5,),
+    (3 / 40, 9 / 40),
+    (44 / 45, -56 / 15, 32 / 9),
+    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+)
+ERROR = (71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table."""
+
+    codebook: str
+    filters: str
+    tokens: int
+    agreement: float
+    mean_evaluations: float
+    tokens_per_second: float
+    speedup_over_dopri5: float | None
+    surprise: float
+    entropy: float
+    mode_share: float
+    mode_probability: float
+
+
+def map(
+    tokens: Annotated[int, typer.Option(min=10, help="Tokens of each case.")] = 4000,
+    dopri5: Annotated[int, typer.Option(min=0, help="Tokens of the comparison with dopri5; 0 leaves it out.")] = 200,
+    teacher: Annotated[
+        list[str] | None, typer.Option(help="Teachers of the zoo whose real contexts are cases as well.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of codes, logits and noise.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="As JSON, and into results/bench/map.json.")] = False,
+) -> None:
+    """Agreement with the exact flow, evaluations, speed, and whether frequencies are kept (surprise = entropy)."""
+    from dd.commands.bench_files import report
+
+    report("map", [asdict(case) for case in measure(tokens, dopri5, teacher or [], seed)], json)
+
+
+def measure(tokens: int, dopri5: int, teachers: list[str], seed: int) -> list[Case]:
+    """All cases."""
+    import torch
+
+    from dd.flow import Solver
+
+    cases = []
+    for name, (size, width, filters) in CODEBOOKS.items():
+        generator = torch.Generator().manual_seed(seed)
+        codes = torch.randn(size, width, generator=generator)
+        if width == 8:
+            codes = torch.nn.functional.normalize(codes, dim=-1)
+        chunks = (random_contexts(codes, filters, n, generator) for n in _sizes(tokens, 250))
+        cases.append(_case(name, filters, codes, chunks, dopri5, Solver(), seed))
+    for name in teachers:
+        from dd.commands.bench_sampling import teacher_filters
+        from dd.zoo import load_teacher
+
+        loaded, settings = load_teacher(name), teacher_filters(name)
+        shown = ", ".join(f"{key} {value:g}" for key, value in vars(settings).items() if key != "guidance_tokens")
+        contexts = real_contexts(loaded, settings, tokens, seed)
+        cases.append(_case(name, shown, loaded.codebook, contexts, dopri5, Solver(), seed))
+    return cases
+
+
+def _sizes(total: int, most: int) -> list[int]:
+    return [min(most, total - first) for first in range(0, total, most)]
+
+
+def random_contexts(codes: Tensor, filters: str, count: int, generator: Any) -> Tensor:
+    """(count, V) log-probabilities: logits with a part that follows the codes, so that close codes are alike."""
+    import torch
+
+    size, width = codes.shape
+    scale = codes.norm(dim=-1).mean()
+    alike = torch.randn(count, width, generator=generator) @ codes.T / scale
+    sharpness = 1 + 2 * torch.rand(count, 1, generator=generator)
+    logits = sharpness * (torch.randn(count, size, generator=generator) + alike)
+    if filters.startswith("top-k"):
+        words = filters.replace(",", "").split()
+        logits = logits.masked_fill(logits < logits.topk(int(words[1]), -1).values[:, -1:], -math.inf)
+        if "top-p" in words:
+            values, order = logits.sort(-1)
+            removed = values.softmax(-1).cumsum(-1) <= 1 - float(words[words.index("top-p") + 1])
+            removed[:, -1] = False
+            logits = logits.masked_fill(removed.scatter(-1, order, removed), -math.inf)
+    return logits.log_softmax(-1)
+
+
+def real_contexts(teacher: Any, filters: Filters, tokens: int, seed: int) -> Any:
+    """Chunks (n, V) of a teacher's log-probabilities in contexts that it drew itself."""
+    import torch
+
+    from dd.trajectory import balanced_classes, sample
+
+    length = teacher.groups.length
+    images = max(1, math.ceil(tokens / length))
+    generator = torch.Generator().manual_seed(seed)
+    for first in range(0, images, 50):
+        classes = balanced_classes(torch.arange(first, min(first + 50, images)), 10)
+        drawn = sample(teacher, classes, filters, generator)
+        yield teacher.score(drawn, classes, filters).flatten(0, 1)[: tokens - first * length]
+
+
+def _case(name: str, filters: str, codes: Tensor, contexts: Any, dopri5: int, solver: Solver, seed: int) -> Case:
+    import torch
+
+    from dd.flow import Codes, map_noise
+    from dd.noise import noise
+
+    ready = Codes.prepare(codes)
+    agree, evaluations, seconds, count, speedup = 0, 0, 0.0, 0, None
+    sums = torch.zeros(4, dtype=torch.float64)
+    for log_probs in contexts:
+        e = noise(seed, torch.arange(count, count + len(log_probs)), 1, codes.shape[1])[:, 0]
+        started = time.perf_counter()
+        result = map_noise(e, log_probs, ready, solver)
+        seconds += time.perf_counter() - started
+        if speedup is None and dopri5:
+            speedup = _speedup(e[:dopri5], log_probs[:dopri5], codes, ready, solver)
+        agree += int((result.tokens == exact_map(e, log_probs, codes)).sum())
+        evaluations += int(result.evaluations.sum())
+        count += len(log_probs)
+        p = log_probs.exp().double()
+        terms = (
+            -log_probs.gather(1, result.tokens[:, None])[:, 0].double(),
+            -torch.where(p > 0, p * log_probs, 0).sum(-1),
+            (result.tokens == log_probs.argmax(-1)).double(),
+            p.amax(-1),
+        )
+        sums += torch.stack([term.sum() for term in terms])
+    means = (sums / count).tolist()
+    speed = count / seconds
+    return Case(name, filters, count, agree / count, evaluations / count, speed, speedup, *means)
+
+
+def exact_map(e: Tensor, log_probs: Tensor, codes: Tensor, tolerance: float = 1e-7, limit: int = 5000) -> Tensor:
+    """Tokens (N,) by a float64 Dormand-Prince method with each token's own steps, until one code has all the weight."""
+    import torch
+
+    e, log_probs, codes = e.double(), log_probs.double(), codes.double()
+    squares = codes.square().sum(-1)
+
+    def field(y: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+        r = r[:, None]
+        weights = (kept + r * (y @ codes.T) - r * r / 2 * squares).softmax(-1)
+        return weights @ codes, weights
+
+    tokens = torch.full((len(e),), -1, dtype=torch.long)
+    row, y, kept, r = torch.arange(len(e)), e, log_probs, torch.zeros(len(e), dtype=torch.float64)
+    h = torch.full_like(r, 0.02) / squares.mean().sqrt()
+    m = field(y, r)[0]
+    for _ in range(limit):
+        slopes = [m]
+        for weights in DORMAND_PRINCE:
+            at = y + h[:, None] * sum(w * k for w, k in zip(weights, slopes, strict=True))
+            slope, posterior = field(at, r + h * (sum(weights) if len(slopes) < 6 else 1))
+            slopes.append(slope)
+        error = (h[:, None] * sum(w * k for w, k in zip(ERROR, slopes, strict=True))).norm(dim=-1) / tolerance
+        good = error <= 1
+        y, m, r = (
+            torch.where(good[:, None], at, y),
+            torch.where(good[:, None], slopes[-1], m),
+            torch.where(good, r + h, r),
+        )
+        h = h * (0.9 * (error + 1e-12) ** -0.2).clamp(0.2, 4)
+        done = good & (posterior.amax(-1) > 1 - 1e-9)
+        if done.any():
+            tokens[row[done]] = posterior[done].argmax(-1)
+            row, y, m, r, h, kept = (x[~done] for x in (row, y, m, r, h, kept))
+            if not len(row):
+                return tokens
+    raise DDError(f"the exact integration did not decide {len(row)} of {len(e)} tokens in {limit} steps")
+
+
+def _speedup(e: Tensor, log_probs: Tensor, codes: Tensor, ready: Any, solver: Solver) -> float:
+    """Seconds of torchdiffeq's dopri5 over ours on the same tokens, the better of two runs each."""
+    import torch
+
+    from dd.flow import map_noise, velocity
+
+    try:
+        from torchdiffeq import odeint
+    except ImportError:
+        raise DDError('torchdiffeq is not installed: pip install "dd[test]", or give --dopri5 0') from None
+
+    def theirs() -> None:
+        times = torch.tensor([0.0, 0.999])
+        odeint(lambda t, x: velocity(x, t.expand(len(x)), log_probs, codes), e, times, rtol=1e-5, atol=1e-5)
+
+    def ours() -> None:
+        map_noise(e, log_probs, ready, solver)
+
+    def seconds(work: Any) -> float:
+        started = time.perf_counter()
+        work()
+        return time.perf_counter() - started
+
+    ours()
+    return min(seconds(theirs) for _ in range(2)) / min(seconds(ours) for _ in range(2))

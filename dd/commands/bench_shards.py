@@ -1,0 +1,148 @@
+"""`dd-cli bench trajectories` and `dd-cli bench shards`: what making and reading pairs costs."""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from dd.models.base import Filters, Teacher
+
+
+def trajectories(
+    teacher: Annotated[list[str], typer.Option(help="Teachers of the zoo, e.g. llamagen-fashion or var-d16.")],
+    random_weights: Annotated[bool, typer.Option("--random-weights", help="Fetch nothing: speed needs sizes.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each, in turn.")] = 3,
+    seed: Annotated[int, typer.Option(help="Of noise, draws and random weights.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="As JSON, and into results/bench/trajectories.json.")] = False,
+) -> None:
+    """Time making pairs against plain multinomial sampling from the same teacher at the same batch, in one run."""
+    from dd.commands.bench_files import report
+    from dd.commands.bench_sampling import teacher_filters
+
+    rows = [pair_cost(name, random_weights, batch, repeats, teacher_filters(name), seed) for name in teacher]
+    report("trajectories", rows, json)
+
+
+def pair_cost(name: str, random: bool, batch: int, repeats: int, filters: Filters, seed: int) -> dict[str, Any]:
+    """Seconds per 1000 images of both, and how much the map costs."""
+    import torch
+
+    from dd.commands.bench_sampling import build
+    from dd.flow import Codes
+    from dd.noise import noise
+    from dd.trajectory import balanced_classes, sample, trajectory
+    from dd.zoo import load_teacher
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded: Teacher = build(name, True, device)[0] if random else load_teacher(name, device)
+    codes = Codes.prepare(loaded.codebook)
+    classes = balanced_classes(torch.arange(batch), 10).to(device)
+    generator = torch.Generator(device).manual_seed(seed)
+    plain, mapped, evaluations = [], [], 0.0
+
+    def timed(work: Any) -> tuple[float, Any]:
+        started = time.perf_counter()
+        result = work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started, result
+
+    def pairs() -> Any:
+        e = noise(seed, torch.arange(batch), loaded.groups.length, loaded.codebook.shape[1])
+        return trajectory(loaded, classes, e, filters, None, codes)
+
+    for run in range(repeats + 1):
+        drawn, _ = timed(lambda: sample(loaded, classes, filters, generator))
+        made, result = timed(pairs)
+        if run:  # the first is for warming up
+            plain.append(drawn)
+            mapped.append(made)
+            evaluations = float(result.evaluations.double().mean())
+    seconds = statistics.median(plain), statistics.median(mapped)
+    return {
+        "teacher": name,
+        "weights": "random" if random else "shipped",
+        "device": device,
+        "batch": batch,
+        "sampling_seconds_per_1000": seconds[0] / batch * 1000,
+        "pairs_seconds_per_1000": seconds[1] / batch * 1000,
+        "ratio": seconds[1] / seconds[0],
+        "mean_evaluations": evaluations,
+    }
+
+
+def shards(
+    pairs: Annotated[int, typer.Option(min=10, help="Pairs of the set that is written.")] = 16384,
+    length: Annotated[int, typer.Option(help="Tokens of an image.")] = 64,
+    codebook: Annotated[str, typer.Option(help="V x C.")] = "256x8",
+    batch: Annotated[int, typer.Option(help="Rows of a training batch.")] = 48,
+    step_seconds: Annotated[float, typer.Option(help="Of the training that is fed.")] = 0.12,
+    json: Annotated[bool, typer.Option("--json", help="As JSON, and into results/bench/shards.json.")] = False,
+) -> None:
+    """Size of a pair, rows per second of the reader with noise, its memory for one and for eight times the shards."""
+    from dd.commands.bench_files import report
+
+    size, width = (int(number) for number in codebook.split("x"))
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="dd-bench-") as folder:
+        for factor in (1, 8):
+            target = Path(folder) / str(factor)
+            bytes_per_pair = write_random(target, pairs * factor, length, size, width)
+            code = "import sys; from dd.commands.bench_shards import read; read(*sys.argv[1:])"
+            command = [sys.executable, "-c", code, str(target), str(batch)]
+            out = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ).stdout.split()
+            rows.append(
+                {
+                    "pairs": pairs * factor,
+                    "tokens": length,
+                    "codebook": codebook,
+                    "bytes_per_pair": bytes_per_pair,
+                    "bytes_allowed": 2.2 * length + 64,
+                    "rows_per_second": float(out[0]),
+                    "times_training": float(out[0]) * step_seconds / batch,
+                    "memory_growth_mb": float(out[1]),
+                }
+            )
+    report("shards", rows, json)
+
+
+def write_random(folder: Path, pairs: int, length: int, size: int, width: int) -> float:
+    """A set of random tokens; bytes per pair."""
+    import torch
+
+    from dd.flow import Solver
+    from dd.models.base import Filters
+    from dd.shard_plan import ShardPlan, finish, to_table, write_shard
+
+    plan = ShardPlan(pairs, 0, 1024, 256, 0, 10, length, width, "", "", Filters(), Solver())
+    folder.mkdir()
+    for shard in plan.shards:
+        write_shard(folder, shard, to_table(plan, shard, torch.randint(0, size, (shard.rows, length))), 0.0)
+    return sum(record.bytes for record in finish(folder, plan).records) / pairs
+
+
+def read(folder: str, batch: str, seconds: float = 5.0) -> None:
+    """In a process of its own: rows per second, and MB that the process grew by while reading."""
+    from dd.shards import open_shards
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    opened = open_shards(folder)
+    count, started = 0, time.perf_counter()
+    for rows in opened.reader(int(batch)):
+        opened.noise(rows)
+        count += len(rows)
+        if time.perf_counter() - started > seconds and count >= opened.rows("train"):
+            break
+    growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    typer.echo(f"{count / (time.perf_counter() - started)} {growth / 1024}")
