@@ -116,7 +116,7 @@ class Model:
             return self._by_name[one]
         if isinstance(one, str) and not one.lstrip("-").isdigit():
             near = difflib.get_close_matches(one.lower(), self._by_name, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(list(self._by_name)[:12])}"
+            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(self.classes[:12])}"
             raise DDError(f"no class '{one}' in {self.name}; {hint}")
         if not 0 <= int(one) < len(self.classes):
             raise DDError(f"class: expected an index in 0..{len(self.classes) - 1} or a name, got {one}")

@@ -59,7 +59,7 @@ app.command()(doctor.doctor)
 def main() -> None:
     """Run the command line: exit status 2 and one line for a problem that the user can solve, 130 for Ctrl-C."""
     try:
-        app()
+        app(prog_name="dd-cli")
     except DDError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
