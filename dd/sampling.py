@@ -102,10 +102,12 @@ def sample_with_teacher(
     authors draw at random; the distribution is the same). Returns (B, L, C).
     """
     check_steps(steps, len(student.groups))
+    if len(steps) < 2:
+        raise DDError("steps must hold at least 2 entries where the teacher takes part (e.g. 0,3), got 0")
     if not 0 <= teacher_start < steps[-1]:
         raise DDError(f"teacher_start must lie in 0..{steps[-1] - 1} (before the last step), got {teacher_start}")
     codebook, groups = teacher.codebook, student.groups
-    x = sample(student, codebook, noise, condition, steps[:-1] or (0,), split) if teacher_start else noise
+    x = sample(student, codebook, noise, condition, steps[:-1], split) if teacher_start else noise
     prefix = nearest_code(x[:, : groups.starts[teacher_start]], codebook)
     state = teacher.start(condition, filters, prefix)
     drawn = [prefix]
