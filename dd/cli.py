@@ -10,7 +10,19 @@ from typing import Annotated
 import typer
 
 from dd import __version__
-from dd.commands import bench_sampling, doctor, experiment, export_npz, report, run, sample, zoo
+from dd.commands import (
+    bench_evaluation,
+    bench_map,
+    bench_sampling,
+    bench_shards,
+    doctor,
+    experiment,
+    export_npz,
+    report,
+    run,
+    sample,
+    zoo,
+)
 from dd.errors import DDError
 
 app = typer.Typer(
@@ -44,7 +56,11 @@ def settings(
 
 
 bench = typer.Typer(help="Measure speed on this machine, side by side in one run.", no_args_is_help=True)
+bench.command()(bench_map.map)
+bench.command()(bench_shards.trajectories)
+bench.command()(bench_shards.shards)
 bench.command()(bench_sampling.sampling)
+bench.command()(bench_evaluation.evaluation)
 
 app.command()(sample.sample)
 app.command()(report.report)
