@@ -148,6 +148,9 @@ def main(
     """Make what is missing and publish it. wait: a barrier of all processes. Returns what was done, in one line."""
     root = config.project_root()
     experiment = config.load_experiment(name)
+    if experiment.trajectories is None:  # DVC wants the output of every stage, if empty
+        (root / "data" / name / "trajectories").mkdir(parents=True, exist_ok=True)
+        return f"{name}: its student is a released one, so no pairs are needed"
     teacher_dir = root / "data" / name / "teacher"
     plan = make_plan(experiment, read_info(teacher_dir))
     target = out or str(root / "data" / name / "trajectories")
