@@ -1,7 +1,9 @@
 """Distillation: a student trained on (noise, tokens) pairs, on Accelerate.
 
-Everything random is drawn from (seed, step), so a run that was killed and resumed ends with the same weights as an
-undisturbed one (same machine, CPU). Checkpoints are whole folders, renamed into place.
+Nothing random happens in a step: pairs come in an order that follows from a seed, trajectory points in turn. So a run
+that was killed and resumed ends with the same weights as an undisturbed one (same machine, CPU), and accumulated
+parts or several processes (`accelerate launch`) do what one larger batch does. Checkpoints are whole folders, renamed
+into place.
 """
 
 from __future__ import annotations
@@ -10,28 +12,32 @@ import json
 import logging
 import math
 import os
+import pickle
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
-from torch import Tensor, nn
+from accelerate import Accelerator, PartialState
+from torch import Tensor
 
-from dd.config import DistillConfig
+from dd.config import DistillConfig, fingerprint
 from dd.errors import DDError
 from dd.losses import ImageDistance, LossWeights, distillation_loss
-from dd.models.base import Condition, Student, Teacher
+from dd.models.base import Condition, Student, StudentOutput, Teacher
 from dd.optim import EMA, build_optimizers, cosine, set_rate
-from dd.precision import has_bf16
+from dd.precision import autocast
 from dd.progress import progress
 from dd.sampling import known, perturb
 
 log = logging.getLogger(__name__)
+
+# A run whose loss is so many times its first one has diverged.
+_DIVERGED = 3.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,13 @@ class Pairs:
     noise: Tensor
     tokens: Tensor
     condition: Condition
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def take(self, rows: slice) -> Pairs:
+        """Some of them."""
+        return Pairs(self.noise[rows], self.tokens[rows], self.condition[rows])
 
 
 class PairSource(Protocol):
@@ -94,11 +107,12 @@ def check_timesteps(timesteps: tuple[int, ...], groups: int) -> None:
         )
 
 
-def trajectory_points(timesteps: tuple[int, ...], rows: int, seed: int, step: int) -> Tensor:
-    """(rows,) int64: the trajectory point of each row of a step, from `timesteps` in equal shares, shuffled."""
-    points = torch.tensor(timesteps)[torch.arange(rows) % len(timesteps)]
-    generator = torch.Generator().manual_seed((seed << 32) + step)
-    return points[torch.randperm(rows, generator=generator)]
+def trajectory_points(timesteps: tuple[int, ...], rows: int, first: int) -> Tensor:
+    """(rows,) int64: the trajectory points of rows first, first + 1, ... of a run, in turn.
+
+    The pairs are in random order already; in turn, the points have equal shares of every part of a batch.
+    """
+    return torch.tensor(timesteps)[(first + torch.arange(rows)) % len(timesteps)]
 
 
 def student_input(task: Task, pairs: Pairs, finished: Tensor, codebook: Tensor) -> Tensor:
@@ -107,10 +121,17 @@ def student_input(task: Task, pairs: Pairs, finished: Tensor, codebook: Tensor) 
     return perturb(codebook[pairs.tokens], noise, finished, task.teacher.groups)
 
 
+def this_process() -> PartialState:
+    """This process among those that `accelerate launch` started (one without it), and its device."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
 def train(student: Student, task: Task, config: DistillConfig, steps: int | None = None) -> Outcome:
     """Train a student and return it with its averaged weights.
 
-    Continues from task.folder if a checkpoint lies there. Raises DDError when the loss is no longer finite.
+    Continues from task.folder if a checkpoint lies there. Raises DDError when that is of another run, and when the
+    loss is no longer finite or has diverged. With several processes, config.batch is the batch of each of them, and
+    only the main process measures, writes and has curves.
     """
     check_timesteps(config.timesteps, len(task.teacher.groups))
     return _Run(student, task, config, steps or config.steps).go()
@@ -119,23 +140,26 @@ def train(student: Student, task: Task, config: DistillConfig, steps: int | None
 class _Run:
     def __init__(self, student: Student, task: Task, config: DistillConfig, steps: int) -> None:
         self.task, self.config, self.steps = task, config, steps
-        self.folder = task.folder
+        self.checkpoint = task.folder / "checkpoint"
         self.weights = LossWeights(**config.losses.model_dump(exclude={"perceptual_network"}))
         self.accelerator = Accelerator(
-            mixed_precision=_precision(config.precision),
+            cpu=this_process().device.type == "cpu",
+            mixed_precision="no",  # `_predict` sets it, for the student alone
             gradient_accumulation_steps=config.accumulate,
-            project_config=ProjectConfiguration(project_dir=str(self.folder)),
-            step_scheduler_with_optimizer=False,
         )
-        device = self.accelerator.device
-        self.teacher = task.teacher.to(device).eval().requires_grad_(False)
+        self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        self.identity = fingerprint(config, steps, task.noise_free, self.world)
+        self.teacher = task.teacher.to(self.device).eval().requires_grad_(False)
         self.codebook = self.teacher.codebook
-        self.bare = student.to(device)
+        self.bare = student.to(self.device)
         self.optimizers = build_optimizers(student, config.lr, config.muon_lr, config.weight_decay, config.betas)
         self.model, *self.optimizers = self.accelerator.prepare(self.bare, *self.optimizers)
         self.ema = EMA(self.bare, config.ema, config.ema_warmup)
         self.first, self.seconds = 0, 0.0
+        self.saved: int | None = None
         self.curves: Curves = {}
+        self.recent: list[dict[str, Tensor]] = []  # what steps gave since the last look at it
 
     def go(self) -> Outcome:
         self._resume()
@@ -144,125 +168,185 @@ class _Run:
         started = time.monotonic()
         batches = iter(self.task.pairs)
         self.model.train()
-        with progress(self.steps, unit="steps", label=self.task.label, done=self.first) as bar:
+        # Every process looks at the same numbers, one shows them.
+        bar = progress(self.steps, unit="steps", label=self.task.label, done=self.first) if self.main else None
+        with bar or nullcontext():
             for step in range(self.first, self.steps):
-                terms = self._step(step, batches)
+                self.recent.append(self._step(step, batches))
                 done = step + 1
-                due = done % self.config.log_every == 0 or done == self.steps
-                bar.update(**(self._log(done, terms) if due else {}))
-                if done % self.config.evaluate_every == 0 or done == self.steps:
+                last, save = done == self.steps, done % self.config.checkpoint_every == 0
+                values = self._log(done) if last or save or done % self.config.log_every == 0 else {}
+                if bar:
+                    bar.update(1, **values)
+                if last or done % self.config.evaluate_every == 0:
                     self._measure(done)
-                if done % self.config.checkpoint_every == 0 and done < self.steps:
+                if last or save:
                     self._save(done, self.seconds + time.monotonic() - started)
         self.bare.load_state_dict(self.ema.average)
         return Outcome(self.bare.eval(), self.steps, self.seconds + time.monotonic() - started, self.curves)
 
     def _step(self, step: int, batches: Iterator[Pairs]) -> dict[str, Tensor]:
+        """One update of the weights. Returns its loss terms (means over its parts) and the gradient's norm."""
         set_rate(self.optimizers, cosine(step, self.steps, self.config.warmup, self.config.final_lr))
-        terms: dict[str, Tensor] = {}
+        result: dict[str, Tensor] = {}  # stays on the device: to look at it every time would hold the device up
         for part in range(self.config.accumulate):
             pairs = next(batches)
+            first = ((step * self.config.accumulate + part) * self.world + self.rank) * len(pairs)
             with self.accelerator.accumulate(self.model):
-                terms = self._terms(self.model, pairs, step * self.config.accumulate + part)
-                self.accelerator.backward(torch.stack(list(terms.values())).sum())
+                terms, idle = self._terms(pairs, trajectory_points(self.config.timesteps, len(pairs), first))
+                self.accelerator.backward(torch.stack([*terms.values(), idle]).sum())
+                for name, term in terms.items():
+                    result[name] = result.get(name, 0.0) + term.detach() / self.config.accumulate
                 if self.accelerator.sync_gradients:
-                    self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
+                    norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
+                    result["gradient_norm"] = torch.as_tensor(norm, device=self.device)
                 for optimizer in self.optimizers:
                     optimizer.step()
                     optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.bare)
-        return terms
+        return result
 
-    def _terms(self, model: nn.Module, pairs: Pairs, step: int) -> dict[str, Tensor]:
-        finished = trajectory_points(self.config.timesteps, len(pairs.tokens), self.config.seed, step)
-        finished = finished.to(pairs.tokens.device)
-        with self.accelerator.autocast():
-            output = model(student_input(self.task, pairs, finished, self.codebook), finished, pairs.condition)
-        unknown = ~known(finished, self.teacher.groups)
-        return distillation_loss(
-            output,
-            pairs.tokens,
-            unknown,
-            self.codebook,
-            self.weights,
-            self.teacher.tokenizer.decode,
-            self.task.distance,
-        )
+    def _terms(self, pairs: Pairs, finished: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The loss terms, and a zero that keeps untrained heads in the graph of several processes."""
+        output, unknown = self._predict(self.model, pairs, finished.to(self.device))
+        decode, distance = self.teacher.tokenizer.decode, self.task.distance
+        terms = distillation_loss(output, pairs.tokens, unknown, self.codebook, self.weights, decode, distance)
+        idle = torch.zeros((), device=self.device)
+        if self.world > 1 and not self.weights.cross_entropy:
+            idle = idle + 0 * output.logits.sum()
+        if self.world > 1 and not (self.weights.regression or self.weights.perceptual):
+            idle = idle + 0 * output.codes.sum()
+        return terms, idle
 
-    def _log(self, step: int, terms: dict[str, Tensor]) -> dict[str, float]:
-        values = {name: term.item() for name, term in terms.items()}
-        if not all(math.isfinite(v) for v in values.values()):
-            last = self._checkpoint()
-            raise DDError(
-                f"{self.task.label}: the loss is not finite at step {step} "
-                f"({', '.join(f'{k} {v:g}' for k, v in values.items())}); lower lr; "
-                f"last good checkpoint: {last if last.is_dir() else 'none'}"
-            )
+    def _predict(
+        self, model: Callable[..., StudentOutput], pairs: Pairs, finished: Tensor
+    ) -> tuple[StudentOutput, Tensor]:
+        """The model's output at trajectory points (B,), and which positions (B, L) are to be predicted."""
+        x = student_input(self.task, pairs, finished, self.codebook)
+        with autocast(self.config.precision, self.device.type):
+            output = model(x, finished, pairs.condition)
+        return output, ~known(finished, self.teacher.groups)
+
+    def _log(self, done: int) -> dict[str, float]:
+        """Look at the steps since the last look. Raises DDError if one of them went wrong."""
+        names = list(self.recent[0])
+        table = torch.stack([torch.stack([row[name].float() for name in names]) for row in self.recent])
+        rows = self.accelerator.reduce(table, "mean").tolist()
+        self.recent.clear()
+        for step, row in enumerate(rows, done + 1 - len(rows)):
+            if not all(map(math.isfinite, row)):
+                raise self._failure("is not finite", step, dict(zip(names, row, strict=True)))
+        values = dict(zip(names, torch.tensor(rows).mean(0).tolist(), strict=True))
         for name, value in values.items():
-            self.curves.setdefault(f"loss/{name}", []).append((step, value))
+            curve = name if name == "gradient_norm" else f"loss/{name}"
+            self.curves.setdefault(curve, []).append((done, value))
+        losses = [points for name, points in self.curves.items() if name.startswith("loss/")]
+        if sum(points[-1][1] for points in losses) > _DIVERGED * sum(points[0][1] for points in losses):
+            raise self._failure(f"has grown {_DIVERGED:g}-fold", done, values)
         return values
+
+    def _failure(self, what: str, step: int, values: dict[str, float]) -> DDError:
+        terms = ", ".join(f"{name} {value:g}" for name, value in values.items())
+        good = f"{self.checkpoint} (step {self.saved})" if self.saved is not None else "none"
+        return DDError(
+            f"{self.task.label}: the loss {what} at step {step} ({terms}): lower lr or clip; "
+            f"last good checkpoint: {good}"
+        )
 
     @torch.no_grad()
     def _measure(self, step: int) -> None:
         """Held-out token accuracy and loss of the averaged weights, for every trajectory point."""
-        if not len(self.task.held_out.tokens):
-            return
-        weights = {name: value.clone() for name, value in self.bare.state_dict().items()}
-        self.bare.load_state_dict(self.ema.average)
-        self.bare.eval()
-        pairs = self.task.held_out
-        for point in self.config.timesteps:
-            finished = torch.full((len(pairs.tokens),), point, dtype=torch.int64, device=pairs.tokens.device)
-            with self.accelerator.autocast():
-                output = self.bare(student_input(self.task, pairs, finished, self.codebook), finished, pairs.condition)
-            unknown = ~known(finished, self.teacher.groups)
-            right = (output.logits.argmax(-1) == pairs.tokens)[unknown].float().mean().item()
-            terms = distillation_loss(output, pairs.tokens, unknown, self.codebook, LossWeights())
-            self.curves.setdefault(f"accuracy/t{point}", []).append((step, right))
-            self.curves.setdefault(f"held_out/t{point}", []).append((step, terms["cross_entropy"].item()))
-        for name, value in (self.task.probe(self.bare) if self.task.probe else {}).items():
-            self.curves.setdefault(f"probe/{name}", []).append((step, value))
-        self.bare.load_state_dict(weights)
-        self.bare.train()
-        if self.task.on_curves and self.accelerator.is_main_process:
-            self.task.on_curves(self.curves)
+        if self.main:
+            weights = {name: value.clone() for name, value in self.bare.state_dict().items()}
+            self.bare.load_state_dict(self.ema.average)
+            self.bare.eval()
+            values = self._held_out() if len(self.task.held_out) else {}
+            values |= {
+                f"probe/{name}": v for name, v in (self.task.probe(self.bare) if self.task.probe else {}).items()
+            }
+            self.bare.load_state_dict(weights)
+            self.bare.train()
+            for name, value in values.items():
+                self.curves.setdefault(name, []).append((step, value))
+            if self.task.on_curves:
+                self.task.on_curves(self.curves)
+        self.accelerator.wait_for_everyone()
 
-    def _checkpoint(self) -> Path:
-        return self.folder / "checkpoint"
+    def _held_out(self) -> dict[str, float]:
+        values: dict[str, float] = {}
+        pairs, rows = self.task.held_out, len(self.task.held_out)
+        for point in self.config.timesteps:
+            accuracy = loss = 0.0
+            for start in range(0, rows, self.config.batch):
+                part = pairs.take(slice(start, start + self.config.batch))
+                finished = torch.full((len(part),), point, dtype=torch.int64, device=self.device)
+                output, unknown = self._predict(self.bare, part, finished)
+                terms = distillation_loss(output, part.tokens, unknown, self.codebook, LossWeights())
+                right = (output.logits.argmax(-1) == part.tokens)[unknown].float().mean()
+                accuracy += right.item() * len(part) / rows
+                loss += terms["cross_entropy"].item() * len(part) / rows
+            values |= {f"accuracy/t{point}": accuracy, f"held_out/t{point}": loss}
+        return values
 
     def _save(self, step: int, seconds: float) -> None:
-        if not self.accelerator.is_main_process:
-            self.accelerator.wait_for_everyone()
-            return
-        scratch = self.folder / "checkpoint.tmp"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        state = {
-            "model": self.bare.state_dict(),
-            "optimizers": [o.state_dict() for o in self.optimizers],
-            "ema": self.ema.state_dict(),
-        }
-        torch.save(state, scratch / "state.pt")
-        record = {"step": step, "seconds": seconds, "pairs": self.task.pairs.state_dict(), "curves": self.curves}
-        (scratch / "run.json").write_text(json.dumps(record))
-        replace_folder(scratch, self._checkpoint())
+        if self.main:
+            state = {
+                "model": self.bare.state_dict(),
+                "optimizers": [o.state_dict() for o in self.optimizers],
+                "ema": self.ema.state_dict(),
+            }
+            record = {
+                "identity": self.identity,
+                "step": step,
+                "seconds": seconds,
+                "pairs": self.task.pairs.state_dict(),
+                "curves": self.curves,
+            }
+            scratch = self.checkpoint.with_name("checkpoint.tmp")
+            try:
+                shutil.rmtree(scratch, ignore_errors=True)
+                scratch.mkdir(parents=True)
+                torch.save(state, scratch / "state.pt")
+                (scratch / "run.json").write_text(json.dumps(record))
+                replace_folder(scratch, self.checkpoint)
+            except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError inside torch.save
+                raise DDError(f"cannot write {self.checkpoint} ({error}): free some space and run it again") from error
+        self.saved = step
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
-        folder = self._checkpoint()
-        recover_folder(folder)
-        if not folder.is_dir():
+        if self.main:
+            recover_folder(self.checkpoint)
+        self.accelerator.wait_for_everyone()
+        if not self.checkpoint.is_dir():
             return
-        state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
-        record = json.loads((folder / "run.json").read_text())
-        self.bare.load_state_dict(state["model"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self.ema.load_state_dict(state["ema"])
+        try:
+            record = json.loads((self.checkpoint / "run.json").read_text())
+            found = record["identity"]
+            state = torch.load(self.checkpoint / "state.pt", map_location="cpu", weights_only=True)
+        except (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DDError(f"{self.checkpoint} is damaged ({reason}): delete it, training starts anew") from error
+        if found != self.identity:
+            raise DDError(
+                f"{self.checkpoint} belongs to another run: expected one of settings {self.identity}, got {found}: "
+                "delete it, or train in another folder"
+            )
+        self._restore(state, record)
+        log.info("%s: continuing from step %d", self.task.label, self.first)
+
+    def _restore(self, state: dict[str, Any], record: dict[str, Any]) -> None:
+        try:
+            self.bare.load_state_dict(state["model"])
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            self.ema.load_state_dict(state["ema"])
+        except (ValueError, KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DDError(f"{self.checkpoint} is of another student ({reason}): delete it") from error
         self.task.pairs.load_state_dict(record["pairs"])
-        self.first, self.seconds = record["step"], record["seconds"]
+        self.first, self.seconds, self.saved = record["step"], record["seconds"], record["step"]
         self.curves = {name: [(int(s), v) for s, v in points] for name, points in record["curves"].items()}
-        log.info("continuing from step %d", self.first)
 
 
 def replace_folder(new: Path, target: Path) -> None:
@@ -280,8 +364,3 @@ def recover_folder(target: Path) -> None:
     old = target.with_name(target.name + ".old")
     if not target.exists() and old.is_dir():
         os.replace(old, target)
-
-
-def _precision(wanted: str) -> str:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return "bf16" if wanted == "bf16" or (wanted == "auto" and has_bf16(device)) else "no"

@@ -1,88 +1,177 @@
 """Stage distill: `python -m stages.distill EXPERIMENT` -> models/<experiment>/.
 
 Trains the student on the experiment's trajectories (and the set predictor behind the baselines), or fetches a
-released student. Work goes on in work/<fingerprint>/ after a kill, and is published as a whole.
+released student. Work goes on in work/<fingerprint>/ after a kill, and is published as a whole. Several processes:
+
+    accelerate launch --num_processes 2 -m stages.distill EXPERIMENT      `batch` is then the batch of each of them
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import logging
+import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from dd.shards import Shards, open_shards
+from filelock import FileLock, Timeout
 from torch import Tensor
 
-from dd import config, zoo
+from dd import __version__, config, zoo
 from dd.config import DistillConfig, Experiment
 from dd.errors import DDError
 from dd.files import publish
 from dd.losses import ImageDistance
 from dd.machine import tune_cpu
-from dd.models.base import Student, Teacher
-from dd.models.registry import build_student, student_config
-from dd.noise import noise as make_noise
+from dd.models.base import Condition, Filters, Groups, Student
+from dd.models.registry import build_student, build_teacher, student_config
+from dd.shard_plan import MANIFEST
+from dd.shards import Rows, Shards, open_shards
 from dd.students import materialise_student, save_student_dir
-from dd.training import Curves, Outcome, Pairs, Task, check_timesteps, train
+from dd.training import Curves, Outcome, Pairs, Task, check_timesteps, this_process, train
 from dd.weights import load_teacher_dir, read_info
 
 log = logging.getLogger(__name__)
 
 
-class ShardPairs:
-    """Endless batches from the shards: noise is recomputed from (seed, sample index), never stored."""
+# Batches that are ready before they are asked for.
+AHEAD = 4
 
-    def __init__(self, shards: Shards, teacher: Teacher, batch: int, seed: int, device: torch.device) -> None:
-        self.shards, self.device = shards, device
-        self.length, self.width = teacher.groups.length, teacher.codebook.shape[1]
-        self.reader = shards.reader(batch, seed=seed)
+
+class ShardPairs:
+    """Endless batches from the shards, made by a thread while the batch before is trained on.
+
+    Noise is recomputed from (seed, sample index), never stored. lookup: from condition numbers to conditions.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        batch: int,
+        seed: int,
+        device: torch.device,
+        rank: int = 0,
+        world: int = 1,
+        lookup: Callable[[Tensor], Condition] | None = None,
+    ) -> None:
+        self.shards, self.device, self.lookup = shards, device, lookup
+        self.reader = shards.reader(batch, seed, rank, world)
+        self.state = self.reader.state_dict()
 
     def __iter__(self) -> Iterator[Pairs]:
-        for rows in self.reader:
-            yield self.pairs(rows.indices, rows.tokens, rows.conditions)
+        rows = iter(self.reader)
 
-    def pairs(self, indices: Tensor, tokens: Tensor, classes: Tensor) -> Pairs:
+        def make() -> tuple[Pairs, dict[str, Any]]:
+            return self.pairs(next(rows)), self.reader.state_dict()
+
+        pool = ThreadPoolExecutor(1)
+        try:
+            ready = deque(pool.submit(make) for _ in range(AHEAD))
+            while True:
+                pairs, self.state = ready.popleft().result()
+                ready.append(pool.submit(make))
+                yield pairs
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def pairs(self, rows: Rows) -> Pairs:
         """Rows of the shards with their noise, on the device."""
-        e = make_noise(self.shards.seed, indices, self.length, self.width)
-        return Pairs(e.to(self.device), tokens.to(self.device), classes.to(self.device))
+        condition = self.lookup(rows.conditions) if self.lookup else rows.conditions
+        return Pairs(self.shards.noise(rows).to(self.device), rows.tokens.to(self.device), condition.to(self.device))
 
     def state_dict(self) -> dict[str, Any]:
-        """Place in the shuffled order."""
-        return self.reader.state_dict()
+        """Place in the shuffled order, behind the last batch that was given out."""
+        return self.state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self.reader.load_state_dict(state)
+        self.state = self.reader.state_dict()
 
 
-def open_task(settings: DistillConfig, name: str, root: Path, folder: Path) -> tuple[Task, dict[str, Any]]:
-    """Everything that training needs, checked before anything is loaded; with the student's configuration."""
+@dataclass(frozen=True)
+class Inputs:
+    """What an experiment is distilled from: checked, nothing of it loaded."""
+
+    experiment: Experiment
+    settings: DistillConfig
+    teacher_dir: Path
+    shards: Shards
+    captions: Path | None
+
+
+def check_inputs(name: str, experiment: Experiment, settings: DistillConfig, root: Path) -> Inputs:
+    """Open the shards and compare them and the settings with the teacher. Raises DDError."""
     teacher_dir = root / "data" / name / "teacher"
     info = read_info(teacher_dir)
+    empty = build_teacher(info.family, info.tokenizer_config, info.transformer_config, "meta")
+    check_settings(settings, empty.groups)
     shards = open_shards(root / "data" / name / "trajectories", expect_teacher=info.sha256)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    teacher = load_teacher_dir(teacher_dir, device)
-    check_timesteps((*settings.timesteps, *settings.baseline.timesteps), len(teacher.groups))
-    source = ShardPairs(shards, teacher, settings.batch, settings.seed, device)
-    held_out = shards.held_out()
+    chosen = experiment.teacher
+    filters = Filters(chosen.guidance, chosen.top_k, chosen.top_p, chosen.temperature, chosen.guidance_tokens)
+    if shards.plan.filters != filters:
+        raise DDError(
+            f"{shards.url} was drawn with {shards.plan.filters}, params.yaml says {filters}: "
+            "run the stage 'trajectories' again"
+        )
+    captions = experiment.trajectories.captions if experiment.trajectories else None
+    return Inputs(experiment, settings, teacher_dir, shards, root / captions if captions else None)
+
+
+def check_settings(settings: DistillConfig, groups: Groups) -> None:
+    """Raise DDError for settings that this teacher or this installation cannot give."""
+    check_timesteps((*settings.timesteps, *settings.baseline.timesteps), len(groups))
+    if not settings.losses.perceptual:
+        return
+    if settings.losses.perceptual_network != "lpips":
+        zoo.entry(settings.losses.perceptual_network, "extractor")
+    elif importlib.util.find_spec("lpips") is None:
+        raise DDError(
+            'losses.perceptual: lpips is not installed; pip install "dd[perceptual]", name an extractor of the zoo as '
+            "losses.perceptual_network, or set perceptual: 0"
+        )
+
+
+def open_task(inputs: Inputs, folder: Path) -> tuple[Task, dict[str, Any]]:
+    """Load everything that training needs; with the student's configuration."""
+    process, settings = this_process(), inputs.settings
+    device = process.device
+    teacher = load_teacher_dir(inputs.teacher_dir, device)
+    lookup = None
+    if inputs.captions:
+        from dd.text import load_captions
+
+        captions = load_captions(str(inputs.captions), inputs.teacher_dir)
+        lookup = captions.__getitem__
+    rank, world = process.process_index, process.num_processes
+    source = ShardPairs(inputs.shards, settings.batch, settings.seed, device, rank, world, lookup)
     task = Task(
         teacher=teacher,
         pairs=source,
-        held_out=source.pairs(held_out.indices, held_out.tokens, held_out.conditions),
+        held_out=source.pairs(held_out(inputs.shards)),
         folder=folder,
         distance=image_distance(settings, device),
     )
     return task, student_config(teacher, **settings.student.model_dump())
 
 
+def held_out(shards: Shards) -> Rows:
+    """The rows for validation; none where trajectories.held_out is 0."""
+    if shards.rows("held_out"):
+        return shards.held_out()
+    return shards.to_tensors("train", 1).take(slice(0))
+
+
 def image_distance(settings: DistillConfig, device: torch.device) -> ImageDistance | None:
-    """The perceptual network that the settings name: LPIPS, or an extractor of the zoo."""
+    """The perceptual network that the settings name (`check_settings`): LPIPS, or an extractor of the zoo."""
     if not settings.losses.perceptual:
         return None
     wanted = settings.losses.perceptual_network
@@ -90,13 +179,8 @@ def image_distance(settings: DistillConfig, device: torch.device) -> ImageDistan
         from dd.metrics.classifier import SmallClassifier
 
         return SmallClassifier.load(zoo.local(zoo.entry(wanted, "extractor").file)).to(device).perceptual_distance
-    try:
-        import lpips
-    except ImportError:
-        raise DDError(
-            'losses.perceptual: lpips is not installed; pip install "dd[perceptual]", name an extractor of the zoo as '
-            "losses.perceptual_network, or set perceptual: 0"
-        ) from None
+    import lpips
+
     network = lpips.LPIPS(net="vgg").to(device).eval().requires_grad_(False)
     return lambda images, targets: network(images, targets).flatten()
 
@@ -127,29 +211,51 @@ def write_curves(folder: Path, curves: Curves) -> None:
 
 
 def distill(name: str, experiment: Experiment, settings: DistillConfig, root: Path) -> str:
-    """Train, save and publish. Returns what was done."""
-    target = root / "models" / name
-    teacher_dir = root / "data" / name / "teacher"
-    manifest = root / "data" / name / "trajectories" / "manifest.json"
-    identity = [settings, read_info(teacher_dir).sha256, manifest] if manifest.is_file() else [settings]
-    folder = root / "work" / config.fingerprint("distill", *identity)
+    """Train, save and publish. Returns what was done; nothing in processes beside the main one."""
+    inputs = check_inputs(name, experiment, settings, root)
+    manifest = root / "data" / name / "trajectories" / MANIFEST
+    folder = root / "work" / config.fingerprint("distill", __version__, name, settings, manifest)
     folder.mkdir(parents=True, exist_ok=True)
-    task, sizes = open_task(settings, name, root, folder)
-    out = folder / "out"
-    task = with_curves(task, folder / "curves")
-    outcome = fit(task, sizes, settings, experiment.family, settings.steps)
-    about = {
-        "steps": outcome.steps,
-        "hours": round(outcome.seconds / 3600, 3),
-        "settings": settings.model_dump(mode="json"),
-    }
-    save_student_dir(out, outcome.student, sizes, teacher_dir, about)
-    write_curves(out / "curves", outcome.curves)
-    if settings.baseline.steps:
-        baseline(task, sizes, settings, experiment.family, folder, teacher_dir, out)
-    publish(complete(out), target)
+    if not this_process().is_main_process:
+        run(inputs, folder)
+        return ""
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise DDError(f"another process distills this (it holds {folder / 'lock'}): wait until it ends") from None
+    try:
+        outcome = run(inputs, folder)
+        publish(complete(folder / "out"), root / "models" / name)
+    finally:
+        lock.release()
+    shutil.rmtree(folder, ignore_errors=True)  # its checkpoints would hide later changes of the code
     accuracy = {k.removeprefix("accuracy/"): round(v[-1][1], 3) for k, v in outcome.curves.items() if "accuracy" in k}
     return f"wrote models/{name}: {outcome.steps} steps, held-out token accuracy {json.dumps(accuracy)}"
+
+
+def run(inputs: Inputs, folder: Path) -> Outcome:
+    """Train what the settings ask for; the main process leaves it in folder/out."""
+    settings, out, main = inputs.settings, folder / "out", this_process().is_main_process
+    task, sizes = open_task(inputs, folder)
+    task = with_curves(task, folder / "curves")
+    outcome = fit(task, sizes, settings, inputs.experiment.family, settings.steps)
+    if main:
+        about = {
+            "steps": outcome.steps,
+            "hours": round(outcome.seconds / 3600, 3),
+            "processes": this_process().num_processes,
+            "settings": settings.model_dump(mode="json"),
+        }
+        shutil.rmtree(out, ignore_errors=True)  # of an earlier run, killed while it wrote
+        save_student_dir(out, outcome.student, sizes, inputs.teacher_dir, about)
+        write_curves(out / "curves", outcome.curves)
+    if settings.baseline.steps:
+        predictor, plain = baseline(task, sizes, inputs)
+        if main:
+            about = {"steps": predictor.steps, "noise": False}
+            save_student_dir(out / "baseline", predictor.student, plain, inputs.teacher_dir, about)
+    return outcome
 
 
 def with_curves(task: Task, folder: Path) -> Task:
@@ -157,16 +263,14 @@ def with_curves(task: Task, folder: Path) -> Task:
     return replace(task, on_curves=lambda curves: write_curves(folder, curves))
 
 
-def baseline(
-    task: Task, sizes: dict[str, Any], settings: DistillConfig, family: str, folder: Path, teacher_dir: Path, out: Path
-) -> None:
+def baseline(task: Task, sizes: dict[str, Any], inputs: Inputs) -> tuple[Outcome, dict[str, Any]]:
     """The set predictor of onestep* and skip-n: the authors' student design, trained with its noise set to zero."""
+    settings = inputs.settings
     plain = {**sizes, "noise_logits": False, "refinements": 0}
     run = settings.model_copy(update={"timesteps": settings.baseline.timesteps})
-    free = replace(task, noise_free=True, folder=folder / "baseline", label="baseline", on_curves=None)
+    free = replace(task, noise_free=True, folder=task.folder / "baseline", label="baseline", on_curves=None)
     free.folder.mkdir(exist_ok=True)
-    outcome = fit(free, plain, run, family, settings.baseline.steps)
-    save_student_dir(out / "baseline", outcome.student, plain, teacher_dir, {"steps": outcome.steps, "noise": False})
+    return fit(free, plain, run, inputs.experiment.family, settings.baseline.steps), plain
 
 
 def complete(folder: Path) -> Path:
@@ -181,6 +285,8 @@ def main(name: str) -> str:
     experiment = config.load_experiment(name)
     if experiment.distill is None:
         assert experiment.student is not None
+        if not this_process().is_main_process:
+            return ""
         folder = root / "work" / config.fingerprint("student", name, experiment.student)
         info = materialise_student(experiment.student, folder, root / "data" / name / "teacher")
         publish(complete(folder), root / "models" / name)
@@ -198,4 +304,5 @@ if __name__ == "__main__":
         done = main(arguments.experiment)
     except DDError as error:
         raise SystemExit(f"error: {error}") from None
-    log.info("%s (%.0f s)", done, time.monotonic() - started)
+    if done:
+        log.info("%s (%.0f s)", done, time.monotonic() - started)

@@ -8,7 +8,7 @@ import torch
 from dd.losses import LossWeights, distillation_loss, mean_over
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
 from dd.models.base import StudentOutput
-from tests.tiny import V, C, tiny_teacher
+from tests.tiny import C, V, tiny_teacher
 
 B, L = 2, 5
 

@@ -9,7 +9,7 @@ from dd.errors import DDError
 from dd.models.base import Filters, Groups, StudentOutput
 from dd.sampling import check_steps, final_codes, final_predict, known, one_shot, perturb, sample, sample_with_teacher
 from dd.trajectory import trajectory
-from tests.tiny import CLASSES, V, C, tiny_pairs, tiny_student, tiny_teacher
+from tests.tiny import CLASSES, C, V, tiny_pairs, tiny_student, tiny_teacher
 
 FAMILIES = ("llamagen", "var")
 B = 3
@@ -170,7 +170,7 @@ def test_other_settings_are_checked(teacher):
     student = Fixed(groups, sure_of(torch.zeros(1, groups.length, dtype=torch.int64)))
     with pytest.raises(DDError, match=r"teacher_start must lie in 0\.\.1 \(before the last step\), got 2"):
         sample_with_teacher(student, teacher, noise, LABELS, (0, 2), 2, Filters())
-    with pytest.raises(DDError, match="steps must hold at least 2 entries where the teacher takes part .* got 0"):
+    with pytest.raises(DDError, match=r"steps must hold at least 2 entries where the teacher takes part .* got 0"):
         sample_with_teacher(student, teacher, noise, LABELS, (0,), 0, Filters())
     with pytest.raises(DDError, match=rf"teacher_groups must lie in 0\.\.{len(groups) - 1}, got {len(groups)}"):
         one_shot(student, teacher, LABELS, Filters(), torch.Generator(), len(groups))
