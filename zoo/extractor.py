@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from dd.data import ImageSet, load_images
 from dd.machine import tune_cpu
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
-from dd.progress import progress
+from dd.precision import autocast
+from dd.progress import Progress, progress
 from zoo.settings import HERE, Extractor, load_settings, pick, run_stage
 
 log = logging.getLogger(__name__)
@@ -55,17 +56,21 @@ def train(settings: Extractor, data: ImageSet) -> SmallClassifier:
     generator = torch.Generator().manual_seed(run.seed)
     size = data.images.shape[1]
     model = SmallClassifier(ClassifierConfig(len(data.classes), size, settings.channels, settings.blocks))
+    model.to(memory_format=torch.channels_last)
     steps = int(run.epochs * len(data) / run.batch)
     optimizer = torch.optim.SGD(model.parameters(), run.lr, 0.9, weight_decay=run.weight_decay, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, run.lr, total_steps=steps, pct_start=0.2)
     labels = torch.as_tensor(data.labels)
     order = torch.cat([torch.randperm(len(data), generator=generator) for _ in range(int(np.ceil(run.epochs)) + 1)])
     model.train()
-    with progress(steps, unit="steps", label="extractor") as bar:
+    bar: Progress[None] = progress(steps, unit="steps", label="extractor")
+    with bar:
         for step in range(steps):
             rows = order[step * run.batch : (step + 1) * run.batch]
             images = augment(to_model(data.images[rows.numpy()]), generator, run.flip, settings.shift)
-            loss = F.cross_entropy(model(images).logits, labels[rows], label_smoothing=settings.label_smoothing)
+            with autocast("auto"):
+                logits = model(images).logits.float()
+            loss = F.cross_entropy(logits, labels[rows], label_smoothing=settings.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

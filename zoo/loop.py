@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dd.config import fingerprint
 from dd.errors import DDError
 from dd.optim import EMA, build_optimizers, cosine, set_rate
-from dd.progress import progress
+from dd.progress import Progress, progress
 from zoo.settings import HERE, Training
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,8 @@ def fit(
     first = _resume(checkpoint, model, optimizers, ema)
     saved = time.monotonic()
     model.train()
-    with progress(steps, unit="steps", label=label, done=first) as bar:
+    bar: Progress[None] = progress(steps, unit="steps", label=label, done=first)
+    with bar:
         for step in range(first, steps):
             set_rate(optimizers, cosine(step, steps, run.warmup, 0.01))
             terms = loss_of(step)
@@ -54,10 +55,10 @@ def fit(
             for optimizer in optimizers:
                 optimizer.step()
             ema.update(model)
-            shown = {name: term.item() for name, term in terms.items()} if step % 20 == 0 else {}
+            shown: dict[str, float] = {n: term.item() for n, term in terms.items()} if step % 20 == 0 else {}
             if any(not math.isfinite(v) for v in shown.values()):
                 raise DDError(f"{label}: the loss is not finite at step {step} ({shown}); lower lr")
-            bar.update(**shown)
+            bar.update(1, **shown)
             if time.monotonic() - saved > 60 * run.checkpoint_minutes:
                 _save(checkpoint, step + 1, model, optimizers, ema)
                 saved = time.monotonic()

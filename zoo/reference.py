@@ -51,7 +51,8 @@ def main(name: str) -> str:
         source=f"test images of {settings.dataset}",
     )
     with atomic_path(HERE / name / "images.npz") as scratch, open(scratch, "wb") as file:
-        np.savez_compressed(file, **floor_images(load_images(HERE / "data" / settings.dataset / "train")))
+        floor = floor_images(load_images(HERE / "data" / settings.dataset / "train"))
+        np.savez_compressed(file, images=floor["images"], labels=floor["labels"])
     size = f"{made.gaussian.count} images, {len(made.gaussian.mean)} features"
     return f"wrote zoo/{name}/reference.safetensors and images.npz: {size}"
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dd import zoo
 from dd.data import load_images
 from dd.errors import DDError
@@ -20,7 +22,7 @@ def register_extractor(settings: Zoo, name: str) -> list[str]:
     """The extractor, and the reference made with it if there is one."""
     source = _source(settings, settings.extractors[name].dataset)
     weights = HERE / name / "extractor.safetensors"
-    common = {"licence": LICENCE, "source": source}
+    common: dict[str, Any] = {"licence": LICENCE, "source": source}
     zoo.register(f"{name}-extractor", "extractor", weights, companions=(weights.with_suffix(".json"),), **common)
     done = [f"{name}-extractor"]
     if (reference := HERE / name / "reference.safetensors").is_file():
@@ -34,26 +36,26 @@ def register_teacher(settings: Zoo, name: str) -> list[str]:
     teacher: TeacherSettings = settings.teachers[name]
     tokenizer = settings.tokenizers[teacher.tokenizer]
     source = _source(settings, tokenizer.dataset)
-    files = {
-        f"{teacher.tokenizer}-tokenizer": HERE / teacher.tokenizer / "tokenizer.safetensors",
-        name: HERE / name / "teacher.safetensors",
-    }
-    for entry, path in files.items():
-        role = {} if entry == name else {"kind": "tokenizer", "config": tokenizer.config}
-        if entry == name:
-            role = {
-                "kind": "teacher",
-                "config": teacher.config,
-                "tokenizer": f"{teacher.tokenizer}-tokenizer",
-                "classes": load_images(HERE / "data" / tokenizer.dataset / "test").classes,
-                "filters": teacher.filters,
-            }
-        kind = role.pop("kind")
-        provenance = {"settings": f"zoo/params.yaml, {kind}s.{name}", **read_metadata(path)}
-        zoo.register(
-            entry, kind, path, family=tokenizer.family, licence=LICENCE, source=source, provenance=provenance, **role
-        )
-    return list(files)
+    common: dict[str, Any] = {"family": tokenizer.family, "licence": LICENCE, "source": source}
+    codes = f"{teacher.tokenizer}-tokenizer"
+    weights = HERE / teacher.tokenizer / "tokenizer.safetensors"
+    about = {"settings": f"zoo/params.yaml, tokenizers.{teacher.tokenizer}", **read_metadata(weights)}
+    zoo.register(codes, "tokenizer", weights, config=tokenizer.config, provenance=about, **common)
+    weights = HERE / name / "teacher.safetensors"
+    about = {"settings": f"zoo/params.yaml, teachers.{name}", **read_metadata(weights)}
+    classes = load_images(HERE / "data" / tokenizer.dataset / "test").classes
+    zoo.register(
+        name,
+        "teacher",
+        weights,
+        config=teacher.config,
+        tokenizer=codes,
+        classes=classes,
+        filters=teacher.filters,
+        provenance=about,
+        **common,
+    )
+    return [codes, name]
 
 
 def _source(settings: Zoo, dataset: str) -> str:

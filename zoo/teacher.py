@@ -74,7 +74,7 @@ def train(settings: TeacherSettings, teacher: Teacher, data: TokenSet, identity:
             logits = teacher.logits(tokens, labels)
         return {"cross_entropy": F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten())}
 
-    fit(teacher.transformer, loss_of, int(run.epochs * per_epoch), run, identity, "teacher")
+    fit(teacher.get_submodule("transformer"), loss_of, int(run.epochs * per_epoch), run, identity, "teacher")
     return teacher.eval()
 
 
@@ -85,7 +85,8 @@ def main(name: str) -> str:
     torch.manual_seed(settings.train.seed)
     teacher = build_teacher(source.family, source.config, settings.config)
     teacher.tokenizer.load_state_dict(load_tensors(HERE / settings.tokenizer / "tokenizer.safetensors"))
-    teacher.transformer.init_weights()
+    transformer = teacher.get_submodule("transformer")
+    transformer.init_weights()  # type: ignore[operator]
     teacher.eval()
     folder = HERE / "data" / source.dataset
     data, test = (encode_all(teacher.tokenizer, load_images(folder / split)) for split in ("train", "test"))
@@ -94,9 +95,7 @@ def main(name: str) -> str:
         "nll_test": round(negative_log_likelihood(teacher, test), 4),
         "nll_train": round(negative_log_likelihood(teacher, TokenSet(data.tokens[:10000], data.labels[:10000])), 4),
     }
-    save_tensors(
-        HERE / name / "teacher.safetensors", teacher.transformer.state_dict(), {"data": source.dataset, **about}
-    )
+    save_tensors(HERE / name / "teacher.safetensors", transformer.state_dict(), {"data": source.dataset, **about})
     return f"wrote zoo/{name}/teacher.safetensors: {about}"
 
 

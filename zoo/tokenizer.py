@@ -130,10 +130,11 @@ def train(settings: TokenizerSettings, data: ImageSet, extractor: SmallClassifie
             images = images.flip(3)
         images = images.contiguous(memory_format=torch.channels_last)
         result = training_pass(model, images)
+        distance = perceptual(extractor, result.images, images)
         kmeans.update(result.vectors, result.tokens)
         return {
             "pixel": settings.pixel * (result.images - images).abs().mean(),
-            "perceptual": settings.perceptual * perceptual(extractor, result.images, images),
+            "perceptual": settings.perceptual * distance,
             "commitment": settings.commitment * result.commitment,
         }
 
