@@ -8,6 +8,7 @@ import sys
 import pytest
 import typer
 import yaml
+from huggingface_hub import constants
 from typer.testing import CliRunner
 
 from dd import hub, zoo
@@ -160,13 +161,16 @@ def test_zoo_commands(project, cli, monkeypatch):
     content = b"PK\x03\x04 not really" * 1000
     server = Hub({"FoundationVision/var/var_d16.pth": content, "FoundationVision/var/vae_ch160v4096z32.pth": b"x"})
     monkeypatch.setenv("HF_ENDPOINT", server.url)
-    monkeypatch.setattr(hub, "DELAYS", (0.01,) * 3)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # read from the environment when it was imported
     monkeypatch.setattr(hub, "_hub_cache", lambda _: None)
     before = {row["name"]: row for row in json.loads(cli("zoo", "list", "--json").output)}
     assert before["var-d16"]["here"] == ""
     assert "nothing yet" in cli("zoo", "show", "var-d16").output
     server.faults = ["drop:100", "503"]
-    fetched = cli("zoo", "fetch", "var-d16").output
+    result = cli("zoo", "fetch", "var-d16")
+    assert result.exit_code == 0, repr(result.exception)
+    fetched = result.output
     assert "var_d16.pth" in fetched
     assert "vae_ch160v4096z32.pth" in fetched
     assert "ok " in cli("zoo", "verify", "var-d16").output
