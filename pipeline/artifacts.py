@@ -101,9 +101,12 @@ def curves(root: Path, stage: Stage) -> None:
 
 
 def _image(data: bytes, media: str, key: str, text: str) -> None:
-    """A picture as part of the artifact itself: it stays what this run has made, and needs no server of files."""
+    """A picture as part of the artifact itself: it stays what this run has made, and needs no server of files.
+
+    As markdown, because the page of an image artifact prints the whole address of its picture.
+    """
     url = f"data:{media};base64,{base64.b64encode(data).decode()}"
-    _try(artifacts.create_image_artifact, url, key=key, description=text)
+    _try(artifacts.create_markdown_artifact, f"![{key}]({url})\n\n{text}", key=key, description=text)
 
 
 def results(root: Path, stages: Iterable[Stage]) -> None:

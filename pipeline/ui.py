@@ -69,7 +69,7 @@ def _deployments(limit: int) -> None:
             "here", description="A grid over one experiment's parameters, in copies of the tree."
         ),
     ]
-    serve(*cast(list[RunnerDeployment], deployments), print_starting_message=False, limit=limit)
+    serve(*cast(list[RunnerDeployment], deployments), print_starting_message=False, limit=limit, query_seconds=1)
 
 
 def main() -> None:
