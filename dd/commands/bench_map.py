@@ -119,6 +119,13 @@ def random_contexts(codes: Tensor, filters: str, count: int, generator: Any) -> 
     return logits.log_softmax(-1)
 
 
+def classes_of(teacher: Any) -> int:
+    """Number of classes: the class after the last one stands for "no class"."""
+    import torch
+
+    return int(teacher.unconditional(torch.zeros(1, dtype=torch.long))[0])
+
+
 def real_contexts(teacher: Any, filters: Filters, tokens: int, seed: int) -> Any:
     """Chunks (n, V) of a teacher's log-probabilities in contexts that it drew itself."""
     import torch
@@ -129,7 +136,7 @@ def real_contexts(teacher: Any, filters: Filters, tokens: int, seed: int) -> Any
     images = max(1, math.ceil(tokens / length))
     generator = torch.Generator().manual_seed(seed)
     for first in range(0, images, 50):
-        classes = balanced_classes(torch.arange(first, min(first + 50, images)), 10)
+        classes = balanced_classes(torch.arange(first, min(first + 50, images)), classes_of(teacher))
         drawn = sample(teacher, classes, filters, generator)
         yield teacher.score(drawn, classes, filters).flatten(0, 1)[: tokens - first * length]
 

@@ -38,6 +38,7 @@ def pair_cost(name: str, random: bool, batch: int, repeats: int, filters: Filter
     """Seconds per 1000 images of both, and how much the map costs."""
     import torch
 
+    from dd.commands.bench_map import classes_of
     from dd.commands.bench_sampling import build
     from dd.flow import Codes
     from dd.noise import noise
@@ -47,7 +48,7 @@ def pair_cost(name: str, random: bool, batch: int, repeats: int, filters: Filter
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded: Teacher = build(name, True, device)[0] if random else load_teacher(name, device)
     codes = Codes.prepare(loaded.codebook)
-    classes = balanced_classes(torch.arange(batch), 10).to(device)
+    classes = balanced_classes(torch.arange(batch), classes_of(loaded)).to(device)
     generator = torch.Generator(device).manual_seed(seed)
     plain, mapped, evaluations = [], [], 0.0
 
@@ -88,6 +89,7 @@ def shards(
     codebook: Annotated[str, typer.Option(help="V x C.")] = "256x8",
     batch: Annotated[int, typer.Option(help="Rows of a training batch.")] = 48,
     step_seconds: Annotated[float, typer.Option(help="Of the training that is fed.")] = 0.12,
+    seconds: Annotated[float, typer.Option(help="Of reading, at least.")] = 5.0,
     json: Annotated[bool, typer.Option("--json", help="As JSON, and into results/bench/shards.json.")] = False,
 ) -> None:
     """Size of a pair, rows per second of the reader with noise, its memory for one and for eight times the shards."""
@@ -100,7 +102,7 @@ def shards(
             target = Path(folder) / str(factor)
             bytes_per_pair = write_random(target, pairs * factor, length, size, width)
             code = "import sys; from dd.commands.bench_shards import read; read(*sys.argv[1:])"
-            command = [sys.executable, "-c", code, str(target), str(batch)]
+            command = [sys.executable, "-c", code, str(target), str(batch), str(seconds)]
             out = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ).stdout.split()
             rows.append(
                 {
@@ -132,7 +134,7 @@ def write_random(folder: Path, pairs: int, length: int, size: int, width: int) -
     return sum(record.bytes for record in finish(folder, plan).records) / pairs
 
 
-def read(folder: str, batch: str, seconds: float = 5.0) -> None:
+def read(folder: str, batch: str, seconds: str) -> None:
     """In a process of its own: rows per second, and MB that the process grew by while reading."""
     from dd.shards import open_shards
 
@@ -142,7 +144,7 @@ def read(folder: str, batch: str, seconds: float = 5.0) -> None:
     for rows in opened.reader(int(batch)):
         opened.noise(rows)
         count += len(rows)
-        if time.perf_counter() - started > seconds and count >= opened.rows("train"):
+        if time.perf_counter() - started > float(seconds) and count >= opened.rows("train"):
             break
     growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     typer.echo(f"{count / (time.perf_counter() - started)} {growth / 1024}")
