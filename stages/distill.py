@@ -15,7 +15,7 @@ import logging
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from torch import Tensor
 
 from dd import __version__, config, zoo
 from dd.config import DistillConfig, Experiment
@@ -31,7 +30,7 @@ from dd.errors import DDError
 from dd.files import publish
 from dd.losses import ImageDistance
 from dd.machine import tune_cpu
-from dd.models.base import Condition, Filters, Groups, Student
+from dd.models.base import Filters, Groups, Student
 from dd.models.registry import build_student, build_teacher, student_config
 from dd.shard_plan import MANIFEST
 from dd.shards import Rows, Shards, open_shards
@@ -49,20 +48,13 @@ AHEAD = 4
 class ShardPairs:
     """Endless batches from the shards, made by a thread while the batch before is trained on.
 
-    Noise is recomputed from (seed, sample index), never stored. lookup: from condition numbers to conditions.
+    Noise is recomputed from (seed, sample index), never stored.
     """
 
     def __init__(
-        self,
-        shards: Shards,
-        batch: int,
-        seed: int,
-        device: torch.device,
-        rank: int = 0,
-        world: int = 1,
-        lookup: Callable[[Tensor], Condition] | None = None,
+        self, shards: Shards, batch: int, seed: int, device: torch.device, rank: int = 0, world: int = 1
     ) -> None:
-        self.shards, self.device, self.lookup = shards, device, lookup
+        self.shards, self.device = shards, device
         self.reader = shards.reader(batch, seed, rank, world)
         self.state = self.reader.state_dict()
 
@@ -84,8 +76,8 @@ class ShardPairs:
 
     def pairs(self, rows: Rows) -> Pairs:
         """Rows of the shards with their noise, on the device."""
-        condition = self.lookup(rows.conditions) if self.lookup else rows.conditions
-        return Pairs(self.shards.noise(rows).to(self.device), rows.tokens.to(self.device), condition.to(self.device))
+        e = self.shards.noise(rows)
+        return Pairs(e.to(self.device), rows.tokens.to(self.device), rows.conditions.to(self.device))
 
     def state_dict(self) -> dict[str, Any]:
         """Place in the shuffled order, behind the last batch that was given out."""
@@ -105,7 +97,6 @@ class Inputs:
     settings: DistillConfig
     teacher_dir: Path
     shards: Shards
-    captions: Path | None
 
 
 def check_inputs(name: str, experiment: Experiment, settings: DistillConfig, root: Path) -> Inputs:
@@ -122,8 +113,7 @@ def check_inputs(name: str, experiment: Experiment, settings: DistillConfig, roo
             f"{shards.url} was drawn with {shards.plan.filters}, params.yaml says {filters}: "
             "run the stage 'trajectories' again"
         )
-    captions = experiment.trajectories.captions if experiment.trajectories else None
-    return Inputs(experiment, settings, teacher_dir, shards, root / captions if captions else None)
+    return Inputs(experiment, settings, teacher_dir, shards)
 
 
 def check_settings(settings: DistillConfig, groups: Groups) -> None:
@@ -145,14 +135,8 @@ def open_task(inputs: Inputs, folder: Path) -> tuple[Task, dict[str, Any]]:
     process, settings = this_process(), inputs.settings
     device = process.device
     teacher = load_teacher_dir(inputs.teacher_dir, device)
-    lookup = None
-    if inputs.captions:
-        from dd.text import load_captions
-
-        captions = load_captions(str(inputs.captions), inputs.teacher_dir)
-        lookup = captions.__getitem__
     rank, world = process.process_index, process.num_processes
-    source = ShardPairs(inputs.shards, settings.batch, settings.seed, device, rank, world, lookup)
+    source = ShardPairs(inputs.shards, settings.batch, settings.seed, device, rank, world)
     task = Task(
         teacher=teacher,
         pairs=source,

@@ -130,7 +130,7 @@ def write_params(root: Path, family: str = "llamagen", teacher: dict[str, Any] |
 def write_shards(root: Path) -> None:
     """Shards of the experiment `toy`; their tokens are a simple function of their noise."""
     teacher_dir, folder = root / "data" / "toy" / "teacher", root / "data" / "toy" / "trajectories"
-    plan = make_plan(config.load_experiment("toy", root / "params.yaml"), read_info(teacher_dir), root)
+    plan = make_plan(config.load_experiment("toy", root / "params.yaml"), read_info(teacher_dir))
     folder.mkdir(parents=True, exist_ok=True)
     for shard in plan.shards:
         e = noise(plan.seed, torch.arange(shard.first, shard.first + shard.rows), plan.length, plan.width)
