@@ -14,9 +14,6 @@ import json
 import logging
 import shutil
 import time
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,61 +29,14 @@ from dd.losses import ImageDistance
 from dd.machine import tune_cpu
 from dd.models.base import Filters, Groups, Student
 from dd.models.registry import build_student, build_teacher, student_config
+from dd.pairs import ShardPairs
 from dd.shard_plan import MANIFEST
 from dd.shards import Rows, Shards, open_shards
 from dd.students import materialise_student, save_student_dir
-from dd.training import Curves, Outcome, Pairs, Task, check_timesteps, this_process, train
+from dd.training import Curves, Outcome, Task, check_timesteps, this_process, train
 from dd.weights import load_teacher_dir, read_info
 
 log = logging.getLogger(__name__)
-
-
-# Batches that are ready before they are asked for.
-AHEAD = 4
-
-
-class ShardPairs:
-    """Endless batches from the shards, made by a thread while the batch before is trained on.
-
-    Noise is recomputed from (seed, sample index), never stored.
-    """
-
-    def __init__(
-        self, shards: Shards, batch: int, seed: int, device: torch.device, rank: int = 0, world: int = 1
-    ) -> None:
-        self.shards, self.device = shards, device
-        self.reader = shards.reader(batch, seed, rank, world)
-        self.state = self.reader.state_dict()
-
-    def __iter__(self) -> Iterator[Pairs]:
-        rows = iter(self.reader)
-
-        def make() -> tuple[Pairs, dict[str, Any]]:
-            return self.pairs(next(rows)), self.reader.state_dict()
-
-        pool = ThreadPoolExecutor(1)
-        try:
-            ready = deque(pool.submit(make) for _ in range(AHEAD))
-            while True:
-                pairs, self.state = ready.popleft().result()
-                ready.append(pool.submit(make))
-                yield pairs
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def pairs(self, rows: Rows) -> Pairs:
-        """Rows of the shards with their noise, on the device."""
-        e = self.shards.noise(rows)
-        return Pairs(e.to(self.device), rows.tokens.to(self.device), rows.conditions.to(self.device))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Place in the shuffled order, behind the last batch that was given out."""
-        return self.state
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        self.reader.load_state_dict(state)
-        self.state = self.reader.state_dict()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import stages.distill as stage
 from dd import config, zoo
 from dd.errors import DDError
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
+from dd.pairs import ShardPairs
 from dd.students import load_student_dir
 from dd.weights import read_info
 from tests.tiny import write_params, write_project, write_shards
@@ -122,8 +123,8 @@ def test_two_processes_do_what_one_does_with_a_larger_batch(tmp_path, monkeypatc
 
 def test_ranks_get_different_rows_of_one_stream(project):
     inputs = stage.check_inputs("toy", config.load_experiment("toy"), config.load_experiment("toy").distill, project)
-    whole = iter(stage.ShardPairs(inputs.shards, 8, 0, torch.device("cpu")))
-    ranks = [iter(stage.ShardPairs(inputs.shards, 4, 0, torch.device("cpu"), rank, 2)) for rank in (0, 1)]
+    whole = iter(ShardPairs(inputs.shards, 8, 0, torch.device("cpu")))
+    ranks = [iter(ShardPairs(inputs.shards, 4, 0, torch.device("cpu"), rank, 2)) for rank in (0, 1)]
     for _ in range(9):  # more than an epoch
         parts = [next(rank) for rank in ranks]
         expected = next(whole)
@@ -134,8 +135,8 @@ def test_ranks_get_different_rows_of_one_stream(project):
 def test_batches_made_ahead_do_not_count(project):
     inputs = stage.check_inputs("toy", config.load_experiment("toy"), config.load_experiment("toy").distill, project)
 
-    def source() -> stage.ShardPairs:
-        return stage.ShardPairs(inputs.shards, 5, 0, torch.device("cpu"))
+    def source() -> ShardPairs:
+        return ShardPairs(inputs.shards, 5, 0, torch.device("cpu"))
 
     first = source()
     assert first.state_dict()["given"] == 0

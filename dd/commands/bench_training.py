@@ -1,0 +1,227 @@
+"""`dd-cli bench training`: a training step against a bare PyTorch loop, and the time the input is waited for."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+    from dd.config import DistillConfig
+    from dd.models.base import Groups, Student, Teacher
+    from dd.shards import Shards
+    from dd.training import Pairs, PairSource
+
+# The two loops take turns, so that whatever else the machine does meets both.
+ROUNDS = 5
+# Second trajectory point, as a share of the groups.
+SECOND = 0.5
+PAIRS = 4096
+
+
+@dataclass(frozen=True)
+class Report:
+    """Medians over the rounds; seconds of one step. waited_seconds: for the input, part of training_seconds."""
+
+    teacher: str
+    batch: int
+    dtype: str
+    device: str
+    threads: int
+    rounds: int
+    steps: int
+    bare_seconds: float
+    training_seconds: float
+    waited_seconds: float
+    ratio: float
+
+
+def training(
+    model: Annotated[str, typer.Option(help="A teacher of 'dd-cli zoo list'.")] = "llamagen-fashion",
+    batch: Annotated[int, typer.Option(min=1, help="Pairs of a step.")] = 48,
+    steps: Annotated[int, typer.Option(min=3, help="Steps of each loop in each round.")] = 20,
+    dtype: Annotated[str, typer.Option(help="bf16 or fp32; auto: bf16 where it is fast.")] = "auto",
+    muon_lr: Annotated[float, typer.Option(min=0, help="Muon for the blocks' matrices; 0: AdamW for all.")] = 0.01,
+    json: Annotated[bool, typer.Option("--json", help="Print numbers for programs.")] = False,
+) -> None:
+    """A training step (input, EMA and all) against a bare loop over the same model, batch and dtype; random weights."""
+    from dd.commands.bench_sampling import build
+    from dd.config import DistillConfig
+
+    if dtype not in ("auto", "bf16", "fp32"):
+        raise typer.BadParameter(f"expected auto, bf16 or fp32, got {dtype}", param_hint="--dtype")
+    logging.getLogger("dd").setLevel(logging.WARNING)
+    teacher, student = build(model, True, "cpu")
+    student.train().requires_grad_(True)
+    config = DistillConfig(
+        steps=steps,
+        batch=batch,
+        muon_lr=muon_lr,
+        precision=dtype,  # type: ignore[arg-type]
+        timesteps=(0, round(SECOND * len(teacher.groups))),
+        log_every=steps,
+        evaluate_every=steps,
+        checkpoint_every=steps,
+    )
+    report = measure(model, teacher, student, config)
+    if json:
+        import json as json_module
+
+        typer.echo(json_module.dumps(asdict(report), indent=1))
+    else:
+        typer.echo(
+            f"{model}, batch {batch}, {report.dtype}, {report.device}, {report.threads} threads, {ROUNDS} rounds of "
+            f"{steps} steps\n"
+            f"bare loop        {report.bare_seconds * 1e3:9.2f} ms a step\n"
+            f"training         {report.training_seconds * 1e3:9.2f} ms a step, {report.ratio:.3f} x\n"
+            f"  input awaited  {report.waited_seconds * 1e3:9.2f} ms a step"
+        )
+
+
+def measure(model: str, teacher: Teacher, student: Student, config: DistillConfig) -> Report:
+    """Both loops in turn, the same student in both."""
+    import torch
+
+    from dd.pairs import ShardPairs
+    from dd.precision import has_bf16
+    from dd.training import Task, this_process, train
+
+    device = this_process().device
+    teacher = teacher.to(device)
+    bare, full, waited = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        shards = make_shards(Path(folder) / "shards", teacher.groups, *teacher.codebook.shape)
+        batches = iter(ShardPairs(shards, config.batch, 0, device))
+        pairs = next(batches)
+        task = Task(teacher, ShardPairs(shards, config.batch, 0, device), pairs.take(slice(0)), Path(folder))
+        for number in range(ROUNDS + 1):  # one more than is counted: the first warms up
+            timed = Timed(task.pairs, device)
+            train(student, replace(task, pairs=timed, folder=Path(folder) / str(number)), config)
+            student.train()
+            round_full, round_waited = timed.seconds()
+            full.append(round_full)
+            waited.append(round_waited)
+            bare.append(bare_loop(student, teacher, pairs, config))
+    ratios = [a / b for a, b in zip(full[1:], bare[1:], strict=True)]
+    fast = config.precision == "bf16" or (config.precision == "auto" and has_bf16(device.type))
+    return Report(
+        teacher=model,
+        batch=config.batch,
+        dtype="bf16" if fast else "fp32",
+        device=torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        threads=torch.get_num_threads(),
+        rounds=ROUNDS,
+        steps=config.steps,
+        bare_seconds=statistics.median(bare[1:]),
+        training_seconds=statistics.median(full[1:]),
+        waited_seconds=statistics.median(waited[1:]),
+        ratio=statistics.median(ratios),
+    )
+
+
+def make_shards(folder: Path, groups: Groups, codes: int, width: int) -> Shards:
+    """A set of random tokens: reading costs what it costs with a teacher's."""
+    import torch
+
+    from dd.flow import Solver
+    from dd.models.base import Filters
+    from dd.shard_plan import ShardPlan, finish, to_table, write_shard
+    from dd.shards import open_shards
+
+    plan = ShardPlan(
+        pairs=PAIRS,
+        held_out=0,
+        shard_size=1024,
+        batch=256,
+        seed=0,
+        conditions=10,
+        length=groups.length,
+        width=width,
+        teacher_sha256="",
+        codebook_sha256="",
+        filters=Filters(),
+        solver=Solver(),
+    )
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    for shard in plan.shards:
+        tokens = torch.randint(codes, (shard.rows, plan.length), generator=generator)
+        write_shard(folder, shard, to_table(plan, shard, tokens), 0.0)
+    finish(folder, plan)
+    return open_shards(folder)
+
+
+def bare_loop(student: Student, teacher: Teacher, pairs: Pairs, config: DistillConfig) -> float:
+    """Seconds of a step of what any trainer must do: forward, loss, backward, clipping, update; one batch for all."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from dd.optim import build_optimizers
+    from dd.precision import autocast
+    from dd.training import trajectory_points
+
+    device = pairs.noise.device
+    optimizers = build_optimizers(student, config.lr, config.muon_lr, config.weight_decay, config.betas)
+    finished = trajectory_points(config.timesteps, len(pairs), 0).to(device)
+    known = teacher.groups.group_of_position(device) < finished[:, None]
+    x = torch.where(known[..., None], teacher.codebook[pairs.tokens], pairs.noise)
+    target = pairs.tokens.masked_fill(known, -100)
+    marks = []
+    for _ in range(config.steps):
+        marks.append(now(device))
+        with autocast(config.precision, device.type):
+            logits = student(x, finished, pairs.condition).logits
+        cross_entropy(logits.flatten(0, 1).float(), target.flatten()).backward()
+        torch.nn.utils.clip_grad_norm_(student.parameters(), config.clip)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    return (marks[-1] - marks[1]) / (len(marks) - 2)
+
+
+def now(device: torch.device) -> float:
+    """A clock that waits for the device's work first."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+class Timed:
+    """A source that notes when a batch is asked for (the time between is a step's), and how long it was waited for."""
+
+    def __init__(self, source: PairSource, device: torch.device) -> None:
+        self.source, self.device = source, device
+        self.asked: list[float] = []
+        self.waited: list[float] = []
+
+    def __iter__(self) -> Iterator[Pairs]:
+        batches = iter(self.source)
+        while True:
+            self.asked.append(now(self.device))
+            pairs = next(batches)
+            self.waited.append(time.perf_counter() - self.asked[-1])
+            yield pairs
+
+    def seconds(self) -> tuple[float, float]:
+        """Of a step, and of waiting in it; the first step is left out."""
+        steps = len(self.asked) - 2
+        return (self.asked[-1] - self.asked[1]) / steps, sum(self.waited[1:-1]) / steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """The source's."""
+        return self.source.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The source's."""
+        self.source.load_state_dict(state)
