@@ -186,3 +186,26 @@ def test_constraints_hold_names_and_versions_only():
     lines = [x for x in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not x.startswith("#")]
     assert lines
     assert not [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._!-]+", line)]
+
+
+def test_readme_counts_the_idea_files_about_right():
+    found = re.findall(r"\| \[(dd/\w+\.py)\]\(\1\) \| (\d+) \|", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert [path for path, _ in found] == ["dd/flow.py", "dd/trajectory.py", "dd/losses.py", "dd/sampling.py"]
+    for path, said in found:
+        assert abs(len((ROOT / path).read_text(encoding="utf-8").splitlines()) - int(said)) <= 10, path
+
+
+def test_a_parameter_reruns_only_the_stages_that_read_it():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    readers: dict[str, set[str]] = {}
+    for name, stage in stages.items():
+        for parameter in (stage.get("do") or stage).get("params", []):
+            readers.setdefault(parameter.removeprefix("experiments.${key}."), set()).add(name)
+    assert readers == {
+        "family": {"teacher"},
+        "teacher": {"teacher", "trajectories", "evaluate"},
+        "trajectories": {"trajectories"},
+        "distill": {"distill"},
+        "student": {"distill"},
+        "evaluate": {"evaluate"},
+    }
