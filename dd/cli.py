@@ -15,6 +15,7 @@ from dd.commands import (
     bench_map,
     bench_sampling,
     bench_shards,
+    bench_training,
     doctor,
     experiment,
     export_npz,
@@ -60,6 +61,7 @@ bench.command()(bench_map.map)
 bench.command()(bench_shards.trajectories)
 bench.command()(bench_shards.shards)
 bench.command()(bench_sampling.sampling)
+bench.command()(bench_training.training)
 bench.command()(bench_evaluation.evaluation)
 
 app.command()(sample.sample)

@@ -1,7 +1,7 @@
 """Where bfloat16 is used: in training, and in transformers, on machines that compute it natively.
 
-On a CPU bf16 gains where convolutions are followed by BatchNorm in channels_last (the extractor: 3.5 times), and loses in
-the tokenizers with their GroupNorm (0.6 times, measured), which stay in float32, as does everything that is measured.
+On a CPU bf16 gains where convolutions are followed by BatchNorm in channels_last (the extractor: 3.5 times), and loses
+in the tokenizers with their GroupNorm (0.6 times, measured), which stay in float32. So does what is measured.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from dd.losses import ImageDistance, LossWeights, distillation_loss
 from dd.models.base import Condition, Student, StudentOutput, Teacher
 from dd.optim import EMA, build_optimizers, cosine, set_rate
 from dd.precision import autocast
-from dd.progress import progress
+from dd.progress import Progress, progress
 from dd.sampling import known, perturb
 
 log = logging.getLogger(__name__)
@@ -169,7 +169,9 @@ class _Run:
         batches = iter(self.task.pairs)
         self.model.train()
         # Every process looks at the same numbers, one shows them.
-        bar = progress(self.steps, unit="steps", label=self.task.label, done=self.first) if self.main else None
+        bar: Progress[Any] | None = None
+        if self.main:
+            bar = progress(self.steps, unit="steps", label=self.task.label, done=self.first)
         with bar or nullcontext():
             for step in range(self.first, self.steps):
                 self.recent.append(self._step(step, batches))

@@ -66,7 +66,7 @@ def training(
         steps=steps,
         batch=batch,
         muon_lr=muon_lr,
-        precision=dtype,  # type: ignore[arg-type]
+        precision=dtype,
         timesteps=(0, round(SECOND * len(teacher.groups))),
         log_every=steps,
         evaluate_every=steps,
