@@ -209,3 +209,21 @@ def test_a_parameter_reruns_only_the_stages_that_read_it():
         "student": {"distill"},
         "evaluate": {"evaluate"},
     }
+
+
+# Of dd, what only names, parses, logs, copies or opens: a stage's outcome does not follow from it.
+PLUMBING = {"api", "config", "data", "errors", "files", "machine", "progress", "zoo", "weights", "students", "safeload"}
+
+
+@pytest.mark.parametrize("name", ["trajectories", "distill", "evaluate", "report"])
+def test_stages_list_the_modules_that_their_scripts_import(name):
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
+    deps = [ROOT / dep for dep in (stage.get("do") or stage)["deps"] if "${" not in dep]
+    wanted = {
+        file
+        for found in imports(ROOT / "stages" / f"{name}.py")
+        if found.startswith("dd.") and found.split(".")[1] not in PLUMBING
+        if (file := (ROOT / found.replace(".", "/")).with_suffix(".py")).is_file()
+    } - {ROOT / "dd" / "models" / "registry.py"}
+    missing = [str(file.relative_to(ROOT)) for file in wanted if not any(file.is_relative_to(dep) for dep in deps)]
+    assert not missing
