@@ -1,4 +1,4 @@
-"""The one exception that users are meant to read."""
+"""The exceptions that users are meant to read."""
 
 
 class DDError(ValueError):
@@ -7,3 +7,9 @@ class DDError(ValueError):
     The message is one line: what was expected, what was found, what to do. The command line prints it without a
     traceback and exits with status 2.
     """
+
+
+class TemporaryError(DDError):
+    """A problem that may pass by itself (a broken download): a stage ends with `status`, and a flow tries again."""
+
+    status = 75  # EX_TEMPFAIL of sysexits.h

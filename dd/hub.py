@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 from filelock import FileLock
 
-from dd.errors import DDError
+from dd.errors import DDError, TemporaryError
 from dd.files import sha256_file, write_text
 from dd.progress import Progress, progress
 
@@ -195,7 +195,7 @@ def _fetch_with_retries(file: HubFile, expected: str | None, delays: Sequence[fl
         except Exception as error:  # the hub's client raises errors of its HTTP library, which changes between versions
             _raise_if_final(file, error)
             reason = _one_line(error)
-    raise DDError(f"cannot fetch {file.key} from {_endpoint()} ({reason}): {_ways_out(file)}")
+    raise TemporaryError(f"cannot fetch {file.key} from {_endpoint()} ({reason}): {_ways_out(file)}")
 
 
 def _attempt(file: HubFile, expected: str | None) -> Path:

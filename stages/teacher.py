@@ -12,7 +12,7 @@ import shutil
 import time
 
 from dd import config, zoo
-from dd.errors import DDError
+from dd.errors import DDError, TemporaryError
 from dd.files import publish
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,9 @@ if __name__ == "__main__":
     arguments, started = parser.parse_args(), time.monotonic()
     try:
         done = main(arguments.experiment)
+    except TemporaryError as error:
+        log.error("error: %s", error)
+        raise SystemExit(error.status) from None
     except DDError as error:
         raise SystemExit(f"error: {error}") from None
     log.info("%s (%.0f s)", done, time.monotonic() - started)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dd import hub
-from dd.errors import DDError
+from dd.errors import DDError, TemporaryError
 from dd.hub import HubFile, fetch, local_path, recorded, verify
 from tests.hub_server import COMMIT, Hub
 
@@ -96,7 +96,9 @@ LASTING = {
 @pytest.mark.parametrize("fault", LASTING)
 def test_lasting_faults_end_in_an_error(server, fault):
     server.always = fault
-    with pytest.raises(DDError, match=rf"cannot fetch someone/models/weights/model\.pth from .*{LASTING[fault]}"):
+    with pytest.raises(
+        TemporaryError, match=rf"cannot fetch someone/models/weights/model\.pth from .*{LASTING[fault]}"
+    ):
         fetch(FILE, delays=(0.01,))
     assert nothing_under_final_name()
     assert recorded(FILE) is None
