@@ -22,6 +22,7 @@ from dd.commands import (
     report,
     run,
     sample,
+    shards,
     zoo,
 )
 from dd.errors import DDError
@@ -69,6 +70,7 @@ app.command()(report.report)
 run.register(app)
 app.add_typer(experiment.app, name="experiment")
 app.add_typer(zoo.app, name="zoo")
+app.add_typer(shards.app, name="shards")
 app.command("export-npz")(export_npz.export_npz)
 app.add_typer(bench, name="bench")
 app.command()(doctor.doctor)

@@ -1,5 +1,6 @@
 """dd-cli and dd.load: drawing with what ships and with what was trained here, and every mistake in one line."""
 
+import json
 import sys
 
 import numpy as np
@@ -212,3 +213,26 @@ def test_version(monkeypatch, capsys):
 
 def test_steps_as_text():
     assert [parse_steps(text) for text in ("1", "0,16", "teacher")] == [1, [0, 16], "teacher"]
+
+
+def test_shards_commands(tmp_path, monkeypatch, capsys):
+    from stages import trajectories
+
+    monkeypatch.setenv("DD_ROOT", str(tmp_path))
+    make_project(tmp_path)
+    trajectories.main("toy", trajectories.Engine(), "cpu")
+    folder = tmp_path / "data" / "toy" / "trajectories"
+    status, said, _ = run(monkeypatch, capsys, "shards", "verify", str(folder))
+    assert status == 0
+    assert said.startswith("ok: 4 shards, 52 pairs")
+    _, said, _ = run(monkeypatch, capsys, "shards", "info", str(folder), "--json")
+    facts = json.loads(said)
+    assert (facts["pairs"], facts["held_out"], facts["shards"], facts["length"]) == (40, 12, 4, 9)
+    assert "filters" in run(monkeypatch, capsys, "shards", "info", str(folder))[1]
+    damaged = folder / "00001.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    status, _, errors = run(monkeypatch, capsys, "shards", "verify", str(folder))
+    assert status == 2
+    assert errors.startswith(f"error: {damaged} is damaged (its SHA-256 differs)")
+    status, _, errors = run(monkeypatch, capsys, "shards", "info", str(tmp_path))
+    assert errors.startswith(f"error: expected shards in {tmp_path}, manifest.json is missing")
