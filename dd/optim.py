@@ -63,25 +63,25 @@ def set_rate(optimizers: Iterable[torch.optim.Optimizer], share: float) -> None:
 class EMA:
     """Exponential moving average of a model's floating-point state, kept in float32.
 
+    Other state is copied, and so are buffers that hold infinities (attention masks), which have no average.
     With warm-up the decay at step n is min(decay, (1 + n) / (10 + n)), so that short runs forget their beginning.
     """
 
     def __init__(self, model: nn.Module, decay: float, warmup: bool = True) -> None:
         self.decay, self.warmup, self.updates = decay, warmup, 0
         self.average = {name: value.detach().clone() for name, value in _state(model)}
+        self.copied = {n for n, v in _state(model) if not v.is_floating_point() or not bool(v.isfinite().all())}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the model's present weights."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
-        names, values = zip(*_state(model), strict=True)
-        averages = [self.average[name] for name in names]
-        floats = [i for i, v in enumerate(values) if v.is_floating_point()]
-        torch._foreach_lerp_([averages[i] for i in floats], [values[i] for i in floats], 1 - decay)
-        for i, value in enumerate(values):
-            if not value.is_floating_point():
-                averages[i].copy_(value)
+        averaged = [(self.average[name], value) for name, value in _state(model) if name not in self.copied]
+        torch._foreach_lerp_([average for average, _ in averaged], [value for _, value in averaged], 1 - decay)
+        for name, value in _state(model):
+            if name in self.copied:
+                self.average[name].copy_(value)
 
     def state_dict(self) -> dict[str, Tensor | int]:
         """For a checkpoint."""
