@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 def to_model(images: np.ndarray | Tensor) -> Tensor:
     """(B, H, W, 3) uint8 to (B, 3, H, W) float32 in [-1, 1]."""
-    return torch.as_tensor(np.asarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.tensor(np.asarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def augment(images: Tensor, generator: torch.Generator, flip: bool, shift: int = 2) -> Tensor:
