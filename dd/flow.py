@@ -34,10 +34,12 @@ import torch
 from torch import Tensor
 
 from dd.errors import DDError
-from dd.flow_steps import augment, integrate, join, shrink, start, two_codes, weigh
+from dd.flow_steps import REACH, augment, integrate, join, shrink, start, two_codes, weigh
 
 # Working sets shrink through these widths; a token moves to its own gathered copy of the codes it still needs.
 _WIDTHS = (256, 32)
+# Gathering pays when the codebook is so many times wider.
+_GATHER = 16
 # Numbers in one work array (tokens x codes): about the size of a CPU's cache, and as much as a GPU likes.
 _CHUNK = {"cpu": 1 << 19}
 _CHUNK_OTHER = 1 << 27
@@ -148,7 +150,7 @@ def map_noise(noise: Tensor, log_probs: Tensor, codes: Tensor | Codes, solver: S
         return FlowResult(empty, empty)
     if not (log_probs.amax(-1).abs() < math.inf).all():
         raise DDError("log_probs must leave every token one possible code, got a row of -inf or NaN")
-    rows = max(1, _CHUNK.get(noise.device.type, _CHUNK_OTHER) // ready.size)
+    rows = min(1 << 20, max(1, _CHUNK.get(noise.device.type, _CHUNK_OTHER) // ready.size))
     parts = [
         _map_chunk(e.float(), p.float(), ready, solver)
         for e, p in zip(noise.split(rows), log_probs.split(rows), strict=True)
@@ -166,14 +168,17 @@ def _map_chunk(noise: Tensor, log_probs: Tensor, codes: Codes, solver: Solver) -
     tokens = torch.empty(len(noise), dtype=torch.long, device=noise.device)
     rest = torch.empty(len(noise), dtype=torch.float64, device=noise.device)
     evaluations = torch.empty_like(tokens)
-    limit = solver.max_evaluations if solver.method == "adaptive" else solver.steps
-    for width, evaluated in (*((w, limit) for w in _WIDTHS if w == _WIDTHS[-1] or 4 * w <= size), (2, limit // 2)):
-        left = integrate(course, work, width, evaluated, solver)
-        course, work = join([shrink(c, w, width, solver) for c, w in left])
-    left = integrate(course, work, 2, limit, solver)  # what is still here are codes closer than 0.005, centred anew
-    for c, w in left:
-        tokens[c.row], rest[c.row] = two_codes(c, w)
-        evaluations[c.row] = c.evaluations
+    for width in (w for w in _WIDTHS if size >= _GATHER * w):
+        course, work = join([shrink(c, w, width, solver) for c, w in integrate(course, work, width, REACH, solver)])
+    course, work = join(integrate(course, work, 2, REACH, solver))
+    ends = [(course, work)]
+    slow = (course.scalar("r") > REACH).squeeze(1).nonzero().squeeze(1)
+    if len(slow):
+        ends += integrate(*shrink(course.take(slow), work.take(slow), 2, solver), 2, math.inf, solver)
+    for c, w in ends:
+        row = c.scalar("row").long().squeeze(1)
+        tokens[row], rest[row] = two_codes(c, w)
+        evaluations[row] = c.scalar("evaluations").long().squeeze(1)
     return FlowResult(codes.members(tokens, rest, log_probs), evaluations)
 
 
