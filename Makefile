@@ -26,7 +26,7 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.test: $(VENV)/.run
 	echo "installing the tests' tools"
-	$(PIP) --editable '.[test,dask,t2i]'
+	$(PIP) --editable '.[test,dask]'
 	touch $@
 
 demo: $(VENV)/.run ## distil the first experiment, show its table: about 12 minutes on two cores
