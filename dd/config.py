@@ -84,14 +84,6 @@ class BaselineConfig(Section):
     timesteps: tuple[int, ...] = (0,)
 
 
-class ScoreConfig(Section):
-    """Second phase: a discrete form of conditional score distillation (docs/findings.md)."""
-
-    steps: int = Field(0, ge=0)
-    lr: float = Field(2e-4, gt=0)
-    weight: float = Field(1.0, ge=0)
-
-
 class DistillConfig(Section):
     """Training of the student."""
 
@@ -114,9 +106,6 @@ class DistillConfig(Section):
     student: StudentConfig = StudentConfig()
     losses: LossConfig = LossConfig()
     split: int | None = Field(None, description="groups before it use the logits head, the others the continuous head")
-    own_prefix: float = Field(0.0, ge=0, le=1, description="share of rows whose prefix is the student's own")
-    own_prefix_refresh: PositiveInt = Field(500, description="steps between recomputations of those rows")
-    score: ScoreConfig = ScoreConfig()
     baseline: BaselineConfig = BaselineConfig()
     log_every: PositiveInt = 50
     evaluate_every: PositiveInt = 500

@@ -41,7 +41,7 @@ def fault(**changes) -> str:
 
 def test_shipped_params_are_valid_and_name_every_tracked_key():
     params = config.load_params(ROOT / "params.yaml")
-    assert list(params.experiments)[:2] == ["llamagen-fashion", "var-fashion"]
+    assert next(iter(params.experiments)) == "llamagen-fashion"
     raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["experiments"]
     # DVC refuses a parameter that is not there, so what dvc.yaml tracks is written out, empty or not.
     for name, experiment in raw.items():
