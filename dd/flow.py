@@ -185,7 +185,7 @@ def _map_chunk(noise: Tensor, log_probs: Tensor, codes: Codes, solver: Solver) -
 def posterior(x: Tensor, t: Tensor, log_probs: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     """w (N, V) and m (N, C) of the equations above, in the paper's x (N, C) and t (N,) < 1. For reading and tests."""
     r = t / (1 - t)
-    weights = weigh(x / (1 - t)[:, None], r, log_probs, augment(codes))
+    weights = weigh(x / (1 - t)[:, None], r[:, None], log_probs, augment(codes))
     return weights, weights @ codes
 
 
