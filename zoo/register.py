@@ -1,16 +1,21 @@
 """Enter trained networks of the zoo into zoo/index.yaml, with sizes, SHA-256, licence and provenance.
 
-`python -m zoo.register NAME` takes an entry of zoo/params.yaml: an extractor, or a teacher (with its tokenizer).
+`python -m zoo.register NAME` takes an entry of zoo/params.yaml, an extractor or a teacher (with its tokenizer), or an
+experiment whose student is to ship: models/NAME/ becomes the entry NAME-dd.
 """
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 from dd import zoo
+from dd.config import project_root
 from dd.data import load_images
 from dd.errors import DDError
+from dd.files import atomic_path
 from dd.safeload import read_metadata
+from dd.students import read_student_info
 from zoo.settings import HERE, TeacherSettings, Zoo, load_settings, run_stage
 
 LICENCE = "MIT"
@@ -58,6 +63,26 @@ def register_teacher(settings: Zoo, name: str) -> list[str]:
     return [codes, name]
 
 
+def register_student(name: str) -> list[str]:
+    """The student that the experiment `name` trained, as `name`-dd."""
+    made = read_student_info(project_root() / "models" / name)
+    target = HERE / name / "student.safetensors"
+    with atomic_path(target) as scratch:
+        shutil.copyfile(project_root() / "models" / name / "student.safetensors", scratch)
+    zoo.register(
+        f"{name}-dd",
+        "student",
+        target,
+        family=made.family,
+        config=made.config,
+        teacher=made.teacher,
+        licence=LICENCE,
+        source=f"`dvc repro distill@{name}`",
+        provenance=made.provenance,
+    )
+    return [f"{name}-dd"]
+
+
 def _source(settings: Zoo, dataset: str) -> str:
     return SOURCE if settings.datasets[dataset].source == "fashion-mnist" else OWN_SOURCE
 
@@ -69,8 +94,10 @@ def main(name: str) -> str:
         done += register_extractor(settings, name)
     if name in settings.teachers:
         done += register_teacher(settings, name)
+    if (project_root() / "models" / name / "student.json").is_file():
+        done += register_student(name)
     if not done:
-        raise DDError(f"no extractor or teacher '{name}' in zoo/params.yaml")
+        raise DDError(f"no extractor, teacher or trained student '{name}' in zoo/params.yaml")
     return f"registered {', '.join(done)}"
 
 
