@@ -94,7 +94,7 @@ def busy() -> float:
     return max(1.0, 2 * os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
-def until(true: Callable[[], Any], seconds: float = 120.0, what: str = "") -> Any:
+def until(true: Callable[[], Any], seconds: float = 300.0, what: str = "") -> Any:
     """Wait for something and return it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -154,14 +154,33 @@ def toy(template: Path, tmp_path: Path, environment: dict[str, str]) -> Iterator
     assert not left
 
 
+class Prefect:
+    """A Prefect server for the session, in a home of its own; it can go away and come back."""
+
+    def __init__(self, root: Path, environment: Mapping[str, str]) -> None:
+        self.root, self.port = root, server.free_port(0)
+        self.env = {**environment, "PREFECT_HOME": str(root / ".prefect")}
+        self.api = f"http://{server.HOST}:{self.port}/api"
+        self.start()
+
+    def start(self) -> None:
+        self.child = server.start(self.root, self.port, self.env)
+
+    def stop(self) -> None:
+        server.end(self.child)
+
+
 @pytest.fixture(scope="session")
-def api(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[str]:
-    """A Prefect server for the session, in a home of its own."""
-    root = tmp_path_factory.mktemp("server")
-    port = server.free_port(0)
-    child = server.start(root, port, {**environment, "PREFECT_HOME": str(root / ".prefect")})
-    yield f"http://{server.HOST}:{port}/api"
-    server.end(child)
+def prefect(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[Prefect]:
+    running = Prefect(tmp_path_factory.mktemp("server"), environment)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def api(prefect: Prefect) -> str:
+    """The address of the session's server."""
+    return prefect.api
 
 
 def post(api: str, path: str, body: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline import server
-from tests.pipeline.conftest import Toy, busy, post, until
+from tests.pipeline.conftest import Prefect, Toy, busy, post, until
 
 
 def tasks(api: str, run: str) -> dict[str, str]:
@@ -44,7 +44,7 @@ def test_states_artifacts_and_an_identical_run(toy: Toy, api: str) -> None:
     assert run["state"]["name"] == "Ran"
     assert run["name"].startswith("all at ")
     wanted = {"trajectories@toy-a": "Ran", "distill@toy-a": "Ran", "report": "Unchanged"}
-    until(lambda: wanted.items() <= tasks(api, run["id"]).items(), 120, "the states of the tasks")
+    until(lambda: wanted.items() <= tasks(api, run["id"]).items(), 300, "the states of the tasks")
     shown = artifacts(api, run["id"])
     assert {"results", "provenance", "report", "toy-a-samples", "toy-a-curve", "report-quality"} <= set(shown)
     assert shown["progress-trajectories-toy-a"]["data"] == 100.0
@@ -65,10 +65,10 @@ def test_a_failed_stage_is_said_in_the_states(toy: Toy, api: str) -> None:
     assert run is not None
     assert run["state"]["type"] == "FAILED"
     assert "trajectories@toy-a failed: expected a fine day, found rain: wait (exited with 3)" in run["state"]["message"]
-    until(lambda: tasks(api, run["id"]).get("distill@toy-a") == "NotReady", 120, "the skipped task")
+    until(lambda: tasks(api, run["id"]).get("distill@toy-a") == "NotReady", 300, "the skipped task")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_ends_flow_and_stages(toy: Toy, api: str, number: signal.Signals) -> None:
     toy.control(trajectories_toy_a={"pause": 1.2, "deaf": True, "away": True})
     seed = 10 + number
@@ -76,13 +76,13 @@ def test_a_signal_ends_flow_and_stages(toy: Toy, api: str, number: signal.Signal
     until(lambda: toy.log() and len(toy.alive()) >= 2, what="a shard")
     start = time.monotonic()
     child.send_signal(number)
-    until(lambda: not toy.alive(), 120, "the stages to end")
+    until(lambda: not toy.alive(), 300, "the stages to end")
     assert time.monotonic() - start < 3.0 + 0.5 * busy()
-    output = child.communicate(timeout=120)[0]
+    output = child.communicate(timeout=300)[0]
     assert not (toy.root / "data" / "toy-a" / "trajectories").exists()
     assert child.returncode == (130 if number != signal.SIGKILL else -signal.SIGKILL), output
-    named = {signal.SIGINT: "Cancelled", signal.SIGTERM: "Crashed", signal.SIGKILL: "Killed"}[number]
-    until(lambda: (newest(api, seed) or {})["state"]["name"] == named, 120, f"the state {named}")
+    named = {signal.SIGTERM: "Crashed", signal.SIGKILL: "Killed"}[number]
+    until(lambda: (newest(api, seed) or {})["state"]["name"] == named, 300, f"the state {named}")
     toy.control()
     done = toy.log()
     toy.dvc("repro", "trajectories@toy-a")
@@ -90,24 +90,20 @@ def test_a_signal_ends_flow_and_stages(toy: Toy, api: str, number: signal.Signal
     assert toy.log()[: len(done)] == done
 
 
-def test_a_server_that_goes_away_does_not_end_the_run(toy: Toy, environment: dict[str, str]) -> None:
-    env = {**environment, "PREFECT_HOME": str(toy.root / ".prefect")}
-    port = server.free_port(0)
-    child = server.start(toy.root, port, env)
-    api = f"http://{server.HOST}:{port}/api"
+def test_a_server_that_goes_away_does_not_end_the_run(toy: Toy, prefect: Prefect) -> None:
+    api = prefect.api
+    toy.control(trajectories_toy_a={"pause": 1.0})
+    flow = toy.start("toy-a", "-S", "toy-a.trajectories.seed=4", api=api)
+    until(lambda: toy.log(), what="a shard")
+    prefect.stop()
     try:
-        toy.control(trajectories_toy_a={"pause": 2.0})
-        flow = toy.start("toy-a", "-S", "toy-a.trajectories.seed=4", api=api)
-        until(lambda: toy.log(), what="a shard")
-        server.end(child)
         assert not server.healthy(api)
-        until(lambda: "distill@toy-a 3" in toy.log(), 120, "the stages to go on without the server")
-        child = server.start(toy.root, port, env)
-        output = flow.communicate(timeout=300)[0]
-        assert flow.returncode == 0, output
-        run = newest(api, 4)
-        assert run is not None
-        assert run["state"]["name"] == "Ran"
-        until(lambda: tasks(api, run["id"]).get("distill@toy-a") == "Ran", 120, "the task's state")
+        until(lambda: "distill@toy-a 3" in toy.log(), what="the stages to go on without the server")
     finally:
-        server.end(child)
+        prefect.start()
+    output = flow.communicate(timeout=300)[0]
+    assert flow.returncode == 0, output
+    run = newest(api, 4)
+    assert run is not None
+    assert run["state"]["name"] == "Ran"
+    until(lambda: tasks(api, run["id"]).get("distill@toy-a") == "Ran", what="the task's state")

@@ -1,5 +1,6 @@
 """Whole runs from the terminal without a server: outcomes, failures, retries, the accelerator, every way to stop."""
 
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -22,8 +23,20 @@ def test_outcomes_are_dvcs_own(toy: Toy) -> None:
     assert "distill@toy-a: ran in" in output
     assert "7 stages: 3 ran, 4 unchanged" in output
     assert "7 stages: 3 restored, 4 unchanged" in toy.run(*change_lr(toy, "0.001"))
-    assert "3 stages: 3 ran" in toy.run("evaluate@toy-b", "--force", "--verbose", "--dask-workers", "3")
+    output = toy.run("evaluate@toy-b", "--force", "--verbose", "--dask-workers", "3")
+    assert "3 stages: 3 ran" in output
+    assert "trajectories@toy-b | with 3 Dask workers" in output
     assert toy.dvc("status").strip() == "Data and pipelines are up to date."
+
+
+def test_what_the_remote_has_is_fetched(toy: Toy) -> None:
+    toy.dvc("remote", "add", "-q", "-d", "store", str(toy.root.parent / "store"))
+    toy.dvc("push", "-q")
+    for folder in (".dvc/cache", "data", "models", "report"):
+        shutil.rmtree(toy.root / folder)
+    assert "7 stages: 5 restored, 2 unchanged" in toy.run("--pull")
+    assert (toy.root / "models" / "toy-a" / "student").read_text() == "0.001"
+    assert not toy.log()
 
 
 def test_a_failing_stage_stops_only_what_needs_it(toy: Toy) -> None:
@@ -47,7 +60,7 @@ def test_a_temporary_failure_is_tried_again(toy: Toy) -> None:
     assert "2 stages: 1 ran, 1 unchanged" in output
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_run_leaves_nothing_and_is_taken_up(toy: Toy, number: signal.Signals) -> None:
     toy.control(distill_toy_a={"pause": 1.2, "deaf": True, "away": True}, trajectories_toy_b={"pause": 60})
     child = toy.start(*change_lr(toy, "0.5"), "-S", "toy-b.trajectories.seed=5", "--slots", "2")

@@ -73,12 +73,12 @@ def test_a_stopped_sweep_leaves_nothing(toy: Toy, api: str) -> None:
         text.replace('if stage == "trajectories":\n    units', "time.sleep(30)\nif False:\n    units")
     )
     child = start(toy, api, experiment="toy-a", grid={"distill.lr": [0.25, 0.5]}, jobs=1)
-    until(lambda: sweep.folders(toy.root) and any("toy.py" in line for line in _commands()), 120, "a point")
+    until(lambda: sweep.folders(toy.root) and any("toy.py" in line for line in _commands()), 300, "a point")
     begin = time.monotonic()
     child.terminate()
     until(lambda: not any("toy.py" in line for line in _commands()), 30, "the stage to end")
     assert time.monotonic() - begin < 3.0 + 0.5 * busy()
-    child.communicate(timeout=120)
+    child.communicate(timeout=300)
     assert not sweep.folders(toy.root)
 
 

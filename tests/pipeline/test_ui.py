@@ -58,10 +58,12 @@ def deployments(api: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_ui_from_start_to_cancel(toy: Toy, ui: server.Server, tmp_path: Path) -> None:
     assert ui.api.startswith("http://127.0.0.1:")
     assert (
-        "expected no server of this project, found one at" in toy.start(module="pipeline.ui").communicate(timeout=60)[0]
+        "expected no server of this project, found one at"
+        in toy.start(module="pipeline.ui").communicate(timeout=300)[0]
     )
     found = deployments(ui.api)
     form = found["experiments"]["parameter_openapi_schema"]["properties"]
@@ -80,7 +82,7 @@ def test_the_ui_from_start_to_cancel(toy: Toy, ui: server.Server, tmp_path: Path
 def _start(api: str, deployment: str, parameters: dict[str, Any]) -> str:
     """Start a run from the UI's side and wait for its end."""
     run = str(post(api, f"deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"])
-    state = until(lambda: _state(api, run) in ("COMPLETED", "FAILED", "CRASHED") and _state(api, run), 180, "the run")
+    state = until(lambda: _state(api, run) in ("COMPLETED", "FAILED", "CRASHED") and _state(api, run), 300, "the run")
     assert state == "COMPLETED"
     return run
 
@@ -90,7 +92,7 @@ def _cancel(toy: Toy, ui: server.Server, deployment: str) -> None:
     toy.control(trajectories_toy_a={"pause": 1.5})
     parameters = {"targets": ["toy-a"], "overrides": ["toy-a.trajectories.seed=7"]}
     run = post(ui.api, f"deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"]
-    until(lambda: toy.log() and toy.alive(), 120, "a shard")
+    until(lambda: toy.log() and toy.alive(), 300, "a shard")
     post(ui.api, f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
     until(lambda: not toy.alive(), 30, "the stage to end")
     until(lambda: _state(ui.api, run) == "CANCELLED", 30, "the state of the run")
