@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from dd.errors import DDError
@@ -72,18 +73,19 @@ def soak_process(root: Path, kills: int, seconds: float, expected: dict[str, str
 
 def soak_dask(root: Path, kills: int, expected: dict[str, str]) -> None:
     """SIGKILL of a random worker at random moments; the cluster's nanny starts another."""
-    from dask.distributed import Client, LocalCluster
+    from dask.distributed import LocalCluster
 
     done = 0
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         while done < kills:
             process = start(root, "--dask", cluster.scheduler_address)
             while process.poll() is None and done < kills:
                 time.sleep(random.uniform(1, 6))
-                pids = list(client.run(os.getpid, on_error="ignore").values())
+                pids = [nanny.pid for nanny in cluster.workers.values() if nanny.pid]
                 if pids and process.poll() is None:
-                    os.kill(random.choice(pids), signal.SIGKILL)
-                    done += 1
+                    with suppress(ProcessLookupError):  # just restarted
+                        os.kill(random.choice(pids), signal.SIGKILL)
+                        done += 1
             assert process.wait() == 0, "a run with killed workers failed"
             assert hashes(root / "data" / "toy" / "trajectories") == expected
             clear(root)
@@ -114,9 +116,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30, help="of the process, and again of Dask workers")
     parser.add_argument("--flips", type=int, default=1000)
     parser.add_argument("--pairs", type=int, default=4000)
+    parser.add_argument("--dask-kills", type=int, default=None, help="of Dask workers, if not as many")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # every killed worker is a warning
     random.seed(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="dd-soak-") as name:
         root = Path(name)
@@ -129,7 +133,8 @@ def main() -> None:
         clear(root)
         if arguments.kills:
             soak_process(root, arguments.kills, seconds, expected)
-            soak_dask(root, arguments.kills, expected)
+        if dask_kills := arguments.kills if arguments.dask_kills is None else arguments.dask_kills:
+            soak_dask(root, dask_kills, expected)
 
 
 if __name__ == "__main__":
