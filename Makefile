@@ -29,7 +29,7 @@ $(VENV)/.test: $(VENV)/.run
 	$(PIP) --editable '.[test,dask]'
 	touch $@
 
-demo: $(VENV)/.run ## distil the first experiment, show its table: about 12 minutes on two cores
+demo: $(VENV)/.run ## distil the first experiment, show its table
 	started=$$(date +%s); \
 	dvc repro evaluate@$(FIRST) && dvc repro --single-item report && dd-cli report $(FIRST) && \
 	echo && echo "samples   results/$(FIRST)/samples.png" && echo "report    report/report.html" && \
