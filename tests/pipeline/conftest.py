@@ -184,9 +184,16 @@ def api(prefect: Prefect) -> str:
 
 
 def post(api: str, path: str, body: Any) -> Any:
-    """One call of the Prefect API."""
+    """One call of the Prefect API.
+
+    The server answers 503 while its SQLite file is locked; like Prefect's own client, this comes back a little later.
+    """
     import httpx
 
-    answer = httpx.post(f"{api}/{path}", json=body, timeout=20)
+    for _ in range(20):
+        answer = httpx.post(f"{api}/{path}", json=body, timeout=20)
+        if answer.status_code != 503:
+            break
+        time.sleep(0.5)
     answer.raise_for_status()
     return answer.json()
