@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dd.errors import DDError
+from dd.models.attention import attend
 from dd.models.cache import KVCache
 
 MAX_LOG_SCALE = math.log(100)
@@ -68,7 +69,7 @@ class SelfAttention(nn.Module):
         if cache is not None:
             k, v = cache.write(start, k, v)
             q = q.to(k.dtype)
-        h = F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype), scale=1.0)
+        h = attend(q, k, v, None if bias is None else bias.to(q.dtype), scale=1.0)
         return self.proj(h.transpose(1, 2).flatten(2))
 
 
