@@ -158,6 +158,7 @@ class TeacherInvolvedSampler(_Sampler):
     steps: tuple[int, ...]
     teacher_start: int = Field(ge=0)
     split: int | None = None
+    unmasked_prefix: bool = Field(False, description="VAR: the prefix as the authors' released code takes it in")
 
 
 class SkipSampler(_Sampler):

@@ -58,6 +58,10 @@ def preset(name: str) -> Experiment:
     return validate({"experiments": yaml.safe_load(preset_text(name))}, name).experiments[name]
 
 
+def has_quirk(sampler: object) -> bool:
+    return getattr(sampler, "unmasked_prefix", False)
+
+
 GROUPS = {"var": 10, "llamagen": 256}
 
 
@@ -89,7 +93,9 @@ def test_presets_hold_all_rows_of_the_official_tables(name):
         if s.name in ("dd", "dd+teacher")
     ]
     assert rows == [{key: value for key, value in row.items() if key != "fid"} for row in published]
-    assert mine.evaluate.samplers[: len(found.evaluate.samplers)] == found.evaluate.samplers
+    # Ours decode the prefix properly; the released rows repeat what their authors did (tests/test_unmasked_prefix.py).
+    proper = [s.model_copy(update={"unmasked_prefix": False}) if has_quirk(s) else s for s in found.evaluate.samplers]
+    assert list(mine.evaluate.samplers[: len(proper)]) == proper
     assert mine.teacher == found.teacher
     assert mine.distill is not None
     assert set(mine.distill.timesteps) >= {step for row in rows for step in row["steps"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,11 @@ class Drawer:
         if isinstance(sampler, config.TeacherInvolvedSampler) and sampler.teacher_start >= sampler.steps[-1]:
             last = sampler.steps[-1] - 1
             raise DDError(f"teacher_start must lie in 0..{last} (before the last step), got {sampler.teacher_start}")
+        unmasked = isinstance(sampler, config.TeacherInvolvedSampler) and sampler.unmasked_prefix
+        if unmasked and not hasattr(self.teacher, "unmasked_prefix"):
+            raise DDError(
+                f"unmasked_prefix: expected a VAR teacher, got {type(self.teacher).__name__}; remove it from the sampler"
+            )
         if isinstance(sampler, config.SkipSampler) and sampler.n >= groups:
             raise DDError(f"skip: n must lie in 1..{groups - 1} (the teacher has {groups} groups), got {sampler.n}")
 
@@ -132,17 +138,18 @@ class Drawer:
                 )
             case config.TeacherInvolvedSampler():
                 assert self.student is not None
-                return sampling.sample_with_teacher(
-                    self.student,
-                    self.teacher,
-                    self._noise(indices),
-                    condition,
-                    sampler.steps,
-                    sampler.teacher_start,
-                    self.filters,
-                    sampler.split,
-                    self.solver,
-                )
+                with released_prefix(self.teacher, sampler.unmasked_prefix):
+                    return sampling.sample_with_teacher(
+                        self.student,
+                        self.teacher,
+                        self._noise(indices),
+                        condition,
+                        sampler.steps,
+                        sampler.teacher_start,
+                        self.filters,
+                        sampler.split,
+                        self.solver,
+                    )
             case config.SkipSampler() | config.OneStepSampler():
                 assert self.baseline is not None
                 kept = len(self.teacher.groups) - sampler.n if isinstance(sampler, config.SkipSampler) else 0
@@ -196,6 +203,19 @@ class Drawer:
         return torch.Generator(self.device).manual_seed((self.seed << 32) + int(indices[0]))
 
 
+@contextmanager
+def released_prefix(teacher: Any, wanted: bool) -> Iterator[None]:
+    """While it lasts, and if `wanted`, a VAR teacher takes prefixes in as its `unmasked_prefix` says."""
+    if not wanted:
+        yield
+        return
+    before, teacher.unmasked_prefix = teacher.unmasked_prefix, True
+    try:
+        yield
+    finally:
+        teacher.unmasked_prefix = before
+
+
 def sampler_label(sampler: config.Sampler) -> str:
     """Name of a sampler in tables and plots: `dd 0,16`, `dd+teacher 0,16 from 8`, `skip-1`."""
     if sampler.label:
@@ -205,7 +225,8 @@ def sampler_label(sampler: config.Sampler) -> str:
             split = "" if sampler.split is None else f" split {sampler.split}"
             return f"dd {','.join(map(str, sampler.steps))}{split}"
         case config.TeacherInvolvedSampler():
-            return f"dd+teacher {','.join(map(str, sampler.steps))} from {sampler.teacher_start}"
+            quirk = ", unmasked prefix" if sampler.unmasked_prefix else ""
+            return f"dd+teacher {','.join(map(str, sampler.steps))} from {sampler.teacher_start}{quirk}"
         case config.SkipSampler():
             return f"skip-{sampler.n}"
     return sampler.name

@@ -1,0 +1,64 @@
+"""The authors' unmasked prefix: a named switch, off by default, on in the rows that measure their released students."""
+
+import pytest
+import torch
+import yaml
+
+from dd import config
+from dd.errors import DDError
+from dd.metrics.draw import Drawer, class_conditions, released_prefix, sampler_label
+from dd.models.base import Filters
+from dd.presets import preset_names, preset_text
+from tests.tiny import CLASSES, tiny_student, tiny_teacher
+
+PLAIN = config.TeacherInvolvedSampler(name="dd+teacher", steps=(0, 2), teacher_start=1)
+QUIRK = config.TeacherInvolvedSampler(name="dd+teacher", steps=(0, 2), teacher_start=1, unmasked_prefix=True)
+
+
+def drawer(family: str) -> Drawer:
+    teacher = tiny_teacher(family)
+    conditions = class_conditions(CLASSES, torch.device("cpu"))
+    return Drawer(teacher, conditions, Filters(guidance=2.0), 0, tiny_student(teacher, family).eval())
+
+
+def guided(teacher, unmasked: bool) -> torch.Tensor:
+    """Logits of scale 1 (4 tokens) behind a prefix of one."""
+    prefix = torch.tensor([[3], [5]])
+    with released_prefix(teacher, unmasked):
+        return teacher.guided_logits(teacher.start(torch.tensor([0, 1]), Filters(guidance=2.0), prefix))
+
+
+def test_the_switch_changes_the_prefix_and_is_put_back():
+    teacher = tiny_teacher("var")
+    proper, quirk = guided(teacher, False), guided(teacher, True)
+    assert float((proper - quirk).abs().max()) > 1e-3
+    assert teacher.unmasked_prefix is False
+    with pytest.raises(KeyError), released_prefix(teacher, True):
+        raise KeyError
+    assert teacher.unmasked_prefix is False
+
+
+def test_the_sampler_switches_it_for_its_own_images_only(monkeypatch):
+    found = drawer("var")
+    seen = []
+    start = found.teacher.start
+    monkeypatch.setattr(found.teacher, "start", lambda *a: seen.append(found.teacher.unmasked_prefix) or start(*a))
+    for sampler in (PLAIN, QUIRK, PLAIN):
+        found.check(sampler)
+        found.codes(sampler, torch.arange(3))
+    assert seen == [False, True, False]
+    assert sampler_label(QUIRK) == "dd+teacher 0,2 from 1, unmasked prefix"
+
+
+def test_only_var_has_it():
+    with pytest.raises(DDError, match=r"^unmasked_prefix: expected a VAR teacher, got LlamaGenTeacher; remove it from"):
+        drawer("llamagen").check(QUIRK)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_use_it_where_released_numbers_are_measured_again(name):
+    samplers = yaml.safe_load(preset_text(name))[name]["evaluate"]["samplers"]
+    for sampler in samplers:
+        behind_prefix = sampler["name"] == "dd+teacher" and sampler["teacher_start"] > 0
+        wanted = behind_prefix and name.startswith("var") and name.endswith("-released")
+        assert sampler.get("unmasked_prefix", False) == wanted, sampler
