@@ -75,6 +75,7 @@ class LossConfig(Section):
     perceptual: float = Field(0.0, ge=0)
     perceptual_network: str = Field("lpips", description="lpips, or an extractor of the zoo")
     draft: float = Field(0.3, ge=0, description="cross-entropy of the passes before the last (refinements)")
+    own_prefix: float = Field(0.0, ge=0, description="cross-entropy against the teacher's tokens behind the student's")
 
 
 class BaselineConfig(Section):
@@ -118,7 +119,7 @@ class DistillConfig(Section):
         if min(self.timesteps) < 0 or len(set(self.timesteps)) != len(self.timesteps):
             raise ValueError(f"timesteps must be different and not negative, got {list(self.timesteps)}")
         losses = self.losses
-        if losses.cross_entropy + losses.regression + losses.perceptual == 0:
+        if losses.cross_entropy + losses.regression + losses.perceptual + losses.own_prefix == 0:
             raise ValueError("at least one loss weight must be above 0")
         return self
 

@@ -27,12 +27,14 @@ from torch import Tensor
 
 from dd.config import DistillConfig, fingerprint
 from dd.errors import DDError
+from dd.flow import Codes, Solver
 from dd.losses import ImageDistance, LossWeights, distillation_loss
-from dd.models.base import Condition, Student, StudentOutput, Teacher
+from dd.models.base import Condition, Filters, Student, StudentOutput, Teacher
 from dd.optim import EMA, build_optimizers, cosine, set_rate
 from dd.precision import autocast
 from dd.progress import Progress, progress
 from dd.sampling import known, perturb
+from dd.trajectory import forced
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +85,8 @@ class Task:
     """What one run trains on.
 
     noise_free: zero where nothing is known, which makes the student a set predictor (the baselines).
-    distance: image distance for the perceptual term. probe: further held-out numbers of the averaged student.
+    distance: image distance for the perceptual term. filters, solver: of the trajectories, for the own_prefix term.
+    probe: further held-out numbers of the averaged student.
     on_curves: called with the curves so far, after every measurement.
     """
 
@@ -93,6 +96,8 @@ class Task:
     folder: Path
     noise_free: bool = False
     distance: ImageDistance | None = None
+    filters: Filters = field(default_factory=Filters)
+    solver: Solver | None = None
     probe: Callable[[Student], dict[str, float]] | None = None
     on_curves: Callable[[Curves], None] | None = None
     label: str = "distill"
@@ -152,6 +157,7 @@ class _Run:
         self.identity = fingerprint(config, steps, task.noise_free, self.world)
         self.teacher = task.teacher.to(self.device).eval().requires_grad_(False)
         self.codebook = self.teacher.codebook
+        self.codes = Codes.prepare(self.codebook)
         self.bare = student.to(self.device)
         self.optimizers = build_optimizers(student, config.lr, config.muon_lr, config.weight_decay, config.betas)
         self.model, *self.optimizers = self.accelerator.prepare(self.bare, *self.optimizers)
@@ -212,13 +218,22 @@ class _Run:
         """The loss terms, and a zero that keeps untrained heads in the graph of several processes."""
         output, unknown = self._predict(self.model, pairs, finished.to(self.device))
         decode, distance = self.teacher.tokenizer.decode, self.task.distance
-        terms = distillation_loss(output, pairs.tokens, unknown, self.codebook, self.weights, decode, distance)
+        own = self._own_targets(output, pairs, unknown) if self.weights.own_prefix else None
+        terms = distillation_loss(output, pairs.tokens, unknown, self.codebook, self.weights, decode, distance, own)
         idle = torch.zeros((), device=self.device)
-        if self.world > 1 and not self.weights.cross_entropy:
+        if self.world > 1 and not (self.weights.cross_entropy or self.weights.own_prefix):
             idle = idle + 0 * output.logits.sum()
         if self.world > 1 and not (self.weights.regression or self.weights.perceptual):
             idle = idle + 0 * output.codes.sum()
         return terms, idle
+
+    def _own_targets(self, output: StudentOutput, pairs: Pairs, unknown: Tensor) -> Tensor:
+        """(B, L): what the teacher makes of the noise behind the tokens that the student would give out now."""
+        tokens = torch.where(unknown, output.logits.argmax(-1), pairs.tokens)
+        with autocast(self.config.precision, self.device.type):
+            return forced(
+                self.teacher, tokens, pairs.condition, pairs.noise, self.task.filters, self.task.solver, self.codes
+            )
 
     def _predict(
         self, model: Callable[..., StudentOutput], pairs: Pairs, finished: Tensor

@@ -93,6 +93,8 @@ def open_task(inputs: Inputs, folder: Path) -> tuple[Task, dict[str, Any]]:
         held_out=source.pairs(held_out(inputs.shards)),
         folder=folder,
         distance=image_distance(settings, device),
+        filters=inputs.shards.plan.filters,
+        solver=inputs.shards.plan.solver,
     )
     return task, student_config(teacher, **settings.student.model_dump())
 
@@ -201,7 +203,8 @@ def baseline(task: Task, sizes: dict[str, Any], inputs: Inputs) -> tuple[Outcome
     """The set predictor of onestep* and skip-n: the authors' student design, trained with its noise set to zero."""
     settings = inputs.settings
     plain = {**sizes, "noise_logits": False, "refinements": 0}
-    run = settings.model_copy(update={"timesteps": settings.baseline.timesteps})
+    losses = settings.losses.model_copy(update={"own_prefix": 0.0})
+    run = settings.model_copy(update={"timesteps": settings.baseline.timesteps, "losses": losses})
     free = replace(task, noise_free=True, folder=task.folder / "baseline", label="baseline", on_curves=None)
     free.folder.mkdir(exist_ok=True)
     return fit(free, plain, run, inputs.experiment.family, settings.baseline.steps), plain

@@ -249,3 +249,17 @@ def test_without_held_out_pairs_there_are_no_such_curves(family, teacher, pairs,
         "loss/cross_entropy",
         "gradient_norm",
     }
+
+
+def test_own_prefix_term_is_trained_and_resumes_exactly(family, teacher, pairs, tmp_path):
+    config = settings(losses={"own_prefix": 1.0})
+
+    def run(folder, config, stop=None):
+        return train(tiny_student(teacher, family), make_task(teacher, pairs, folder, stop=stop), config)
+
+    undisturbed = run(tmp_path / "a", config)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b", config, stop=5)
+    assert same(weights(run(tmp_path / "b", config)), weights(undisturbed))
+    assert undisturbed.curves["loss/own_prefix"][0][1] > 0
+    assert not same(weights(undisturbed), weights(run(tmp_path / "c", settings())))
