@@ -61,7 +61,7 @@ soak: $(VENV)/.test ## kill the stages at random moments, damage shards: hours, 
 	python -m tests.soak_training --kills 20 --family var
 
 ui: $(VENV)/.run ## Prefect server of this project, to start and watch runs in the browser
-	python -m pipeline.ui
+	python -m pipeline.ui --with-parent
 
 clean: ## remove the environment, caches and scratch; results and DVC's cache stay
 	rm -rf $(VENV) work zoo/work dvc_plots build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -16,5 +16,5 @@ provenance.py   what a run was made from
 server.py       the project's own Prefect server; finding one that runs
 epitaph.py      tells the server of a run that was killed
 bench.py        what a run costs beyond DVC itself
-run.py, ui.py   the commands behind `dd-cli run` and `make ui`
+run.py, ui.py   the commands behind `dd-cli run` and `make ui`; serve.py is the runner of the latter
 """

@@ -1,7 +1,8 @@
-"""Says in the Prefect server that a run was killed, when nobody else would: a flow that was started by hand.
+"""Says in the Prefect server that a run was killed, when nobody else would.
 
-A run that a server's runner started is marked by the runner. For one of `dd-cli run` this file is also a small program
-that waits for the end of the flow's process (its standard input closes) and sets the state if no farewell came before:
+A run that a server's runner started is marked by the runner; if that was killed as well, by `bury` when the server
+starts again. For a run of `dd-cli run` this file is also a small program that waits for the end of the flow's process
+(its standard input closes) and sets the state if no farewell came before:
 
     python epitaph.py API FLOW_RUN_ID
 """
@@ -13,6 +14,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 FAREWELL = b"."
 MESSAGE = "The process of this run was killed. Its stages have ended; finished shards and checkpoints are kept."
@@ -35,13 +37,35 @@ def watched(api: str, run: str) -> Iterator[None]:
 
 def main(api: str, run: str) -> None:
     """Wait for the end of the other side of standard input."""
-    if sys.stdin.buffer.read(1) == FAREWELL:
-        return
-    body = json.dumps({"state": {"type": "CRASHED", "name": "Killed", "message": MESSAGE}, "force": True}).encode()
+    if sys.stdin.buffer.read(1) != FAREWELL:
+        mark(api, run)
+
+
+def bury(api: str, deployment: str) -> None:
+    """Mark every unfinished run of the deployments of this name; only for a caller who knows that their runner is gone.
+
+    What waits for its time or its turn stays. A server that does not answer is left as it is.
+    """
+    states = ["RUNNING", "PENDING", "CANCELLING"]
+    wanted = {"deployments": {"name": {"any_": [deployment]}}, "flow_runs": {"state": {"type": {"any_": states}}}}
+    with contextlib.suppress(OSError, ValueError):
+        for run in _post(api, "flow_runs/filter", wanted):
+            mark(api, run["id"])
+
+
+def mark(api: str, run: str) -> None:
+    """Set the state of a run whose process was killed."""
+    state = {"type": "CRASHED", "name": "Killed", "message": MESSAGE}
+    with contextlib.suppress(OSError, ValueError):
+        _post(api, f"flow_runs/{run}/set_state", {"state": state, "force": True})
+
+
+def _post(api: str, path: str, body: Any) -> Any:
+    """One call of the API with the standard library alone: Prefect's client takes two seconds to import."""
     headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{api.rstrip('/')}/flow_runs/{run}/set_state", body, headers, method="POST")
-    with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=60):
-        pass
+    request = urllib.request.Request(f"{api.rstrip('/')}/{path}", json.dumps(body).encode(), headers, method="POST")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
 
 
 if __name__ == "__main__":

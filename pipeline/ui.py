@@ -1,14 +1,27 @@
-"""`make ui`: a Prefect server of this project alone, and the flows in it, ready to be started from the browser."""
+"""`make ui`: a Prefect server of this project alone, and the flows in it, ready to be started from the browser.
+
+This process starts three others, each under a guard (guard.py), and then only waits: the server, a small file server
+for the report, and the runner of the flows (serve.py). However this process ends, SIGKILL included, the guards end the
+three and every run below them.
+"""
 
 import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, cast
+from types import FrameType
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from dd.errors import DDError
-from pipeline import graph, server
+from pipeline import epitaph, graph, server
+
+TICK = 0.2  # seconds between two looks at the children
+NAME = "here"  # of the deployments that the runner serves
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -16,19 +29,25 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def ui(
     port: Annotated[int, typer.Option(help="Wanted port; another is taken if it is in use.")] = server.PORT,
-    limit: Annotated[int, typer.Option(help="Flow runs at once.")] = 4,
+    limit: Annotated[int, typer.Option(help="Flow runs at once.", min=1)] = 4,
+    with_parent: Annotated[
+        bool, typer.Option("--with-parent", help="End as well when the process ends that started this one (make).")
+    ] = False,
 ) -> None:
     """Start the project's Prefect server on the loopback and serve the flows; Ctrl-C ends both and all their runs."""
-    console = Console()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     root = graph.project()
+    parent = os.getppid() if with_parent else None
     try:
         graph.read(root)
         _refuse_second(root)
-        os.environ.update(server.settings(root))
-        _serve(root, console, port, limit)
+        _serve(root, Console(), port, limit, parent)
     except DDError as error:
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
 
 
 def _refuse_second(root: Path) -> None:
@@ -39,37 +58,39 @@ def _refuse_second(root: Path) -> None:
         )
 
 
-def _serve(root: Path, console: Console, wanted: int, limit: int) -> None:
+def _serve(root: Path, console: Console, wanted: int, limit: int, parent: int | None) -> None:
     port = server.free_port(wanted)
     api = f"http://{server.HOST}:{port}/api"
-    children = [server.start(root, port)]
+    children = {"server": server.start(root, port)}
     try:
-        os.environ.update(server.settings(root, api))
+        epitaph.bury(api, NAME)  # a server that was killed could not be told how its runs ended
         files_port = server.free_port(port + 1)
         files = f"http://{server.HOST}:{files_port}"
-        os.environ["DD_FILES_URL"] = files
-        children.append(server.serve_files(root, files_port))
+        children["files"] = server.serve_files(root, files_port)
+        env = {**server.settings(root, api), "DD_FILES_URL": files}
+        runner = ["pipeline.serve", NAME, str(limit)]
+        children["runner"] = server.guarded(runner, root, server.home(root) / "runner.log", env)
         with server.record(root, server.Server(api, files, os.getpid())):
             console.print(f"Prefect UI: http://{server.HOST}:{port}   report: {files}/report.html   Ctrl-C ends both")
-            _deployments(limit)
+            watch(children, server.home(root), parent)
     finally:
-        for child in children:
-            server.end(child)
+        for name in reversed(children):
+            if name == "server":
+                epitaph.bury(api, NAME)  # the runner has ended by now, and with it its runs
+            server.end(children[name])
 
 
-def _deployments(limit: int) -> None:
-    from prefect import serve  # after the settings are in the environment
-    from prefect.deployments.runner import RunnerDeployment
+def watch(children: Mapping[str, "subprocess.Popen[bytes]"], logs: Path, parent: int | None) -> None:
+    """Wait while all children live; return when `parent` ends. Raises DDError if a child ends by itself."""
+    while parent is None or os.getppid() == parent:
+        for name, child in children.items():
+            if child.poll() is not None:
+                raise DDError(f"expected the {name} to go on, it ended: its log is {logs / f'{name}.log'}")
+        time.sleep(TICK)
 
-    from pipeline import flows
 
-    deployments = [
-        flows.experiments.to_deployment("here", description="Bring experiments up to date in this working tree."),
-        flows.sweep.to_deployment(
-            "here", description="A grid over one experiment's parameters, in copies of the tree."
-        ),
-    ]
-    serve(*cast(list[RunnerDeployment], deployments), print_starting_message=False, limit=limit, query_seconds=1)
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def main() -> None:

@@ -6,14 +6,17 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline import server
-from tests.pipeline.conftest import Toy, post, until
+from dd.errors import DDError
+from pipeline import epitaph, server, ui
+from tests.pipeline.conftest import Toy, busy, post, until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -31,7 +34,7 @@ FLAGS = (
 
 
 @pytest.fixture
-def ui(toy: Toy) -> Iterator[server.Server]:
+def served(toy: Toy) -> Iterator[server.Server]:
     """The server of `make ui`, on a free port because 4200 may be taken."""
     child = toy.start("--port", str(server.free_port(0)), module="pipeline.ui")
     try:
@@ -59,24 +62,24 @@ def deployments(api: str) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_ui_from_start_to_cancel(toy: Toy, ui: server.Server, tmp_path: Path) -> None:
-    assert ui.api.startswith("http://127.0.0.1:")
+def test_the_ui_from_start_to_cancel(toy: Toy, served: server.Server, tmp_path: Path) -> None:
+    assert served.api.startswith("http://127.0.0.1:")
     assert (
         "expected no server of this project, found one at"
         in toy.start(module="pipeline.ui").communicate(timeout=300)[0]
     )
-    found = deployments(ui.api)
+    found = deployments(served.api)
     form = found["experiments"]["parameter_openapi_schema"]["properties"]
     assert form["targets"]["items"]["enum"][:2] == ["toy-a", "toy-b"]
     assert form["overrides"]["description"].startswith("distill.lr=1e-4 for all chosen experiments")
-    run = _start(ui.api, found["experiments"]["id"], {})
-    shown = {a["key"]: a for a in post(ui.api, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})}
-    assert f"{ui.files}/report.html" in shown["report"]["data"]
+    run = _start(served.api, found["experiments"]["id"], {})
+    shown = {a["key"]: a for a in post(served.api, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})}
+    assert f"{served.files}/report.html" in shown["report"]["data"]
     if CHROMIUM:
-        page = _page(f"{ui.ui}/runs/flow-run/{run}", tmp_path / "home")
+        page = _page(f"{served.ui}/runs/flow-run/{run}", tmp_path / "home")
         for text in ("Unchanged", "experiments", "7 Task runs"):
             assert text in page
-    _cancel(toy, ui, found["experiments"]["id"])
+    _cancel(toy, served, found["experiments"]["id"])
 
 
 def _start(api: str, deployment: str, parameters: dict[str, Any]) -> str:
@@ -87,15 +90,15 @@ def _start(api: str, deployment: str, parameters: dict[str, Any]) -> str:
     return run
 
 
-def _cancel(toy: Toy, ui: server.Server, deployment: str) -> None:
+def _cancel(toy: Toy, served: server.Server, deployment: str) -> None:
     """Cancel a run in mid-shard: its stage ends, the run is Cancelled, nothing is half published."""
     toy.control(trajectories_toy_a={"pause": 1.5})
     parameters = {"targets": ["toy-a"], "overrides": ["toy-a.trajectories.seed=7"]}
-    run = post(ui.api, f"deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"]
+    run = post(served.api, f"deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"]
     until(lambda: toy.log() and toy.alive(), 300, "a shard")
-    post(ui.api, f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+    post(served.api, f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
     until(lambda: not toy.alive(), 30, "the stage to end")
-    until(lambda: _state(ui.api, run) == "CANCELLED", 30, "the state of the run")
+    until(lambda: _state(served.api, run) == "CANCELLED", 30, "the state of the run")
     assert not (toy.root / "data" / "toy-a" / "trajectories").exists()
 
 
@@ -108,6 +111,54 @@ def _page(url: str, home: Path) -> str:
     assert CHROMIUM is not None
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={home}", "--dump-dom", url]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_sigkill_of_the_ui_leaves_nothing(toy: Toy) -> None:
+    toy.control(trajectories_toy_a={"pause": 60, "deaf": True, "away": True})
+    child = toy.start("--port", str(server.free_port(0)), module="pipeline.ui")
+    own = until(lambda: _deployed(server.recorded(toy.root)), 600, "the server and its flows")
+    parameters = {"targets": ["toy-a"], "force": True}
+    post(
+        own.api, f"deployments/{deployments(own.api)['experiments']['id']}/create_flow_run", {"parameters": parameters}
+    )
+    until(lambda: len(toy.alive()) == 2, 300, "a stage")
+    commands = " ".join(toy.survivors().values())
+    assert all(text in commands for text in ("server start", "http.server", "pipeline.serve", "dvc", "toy.py"))
+    start = time.monotonic()
+    child.kill()
+    until(lambda: not toy.survivors() and not toy.alive(), 60, "all to end")
+    assert time.monotonic() - start < 3.0 + 0.5 * busy()
+    toy.control()
+    toy.dvc("repro", "trajectories@toy-a")  # no lock is left
+
+
+def test_runs_whose_runner_was_killed_are_marked(api: str) -> None:
+    flow = post(api, "flows/", {"name": "killed"})["id"]
+    made = {}
+    for name in ("here", "elsewhere"):
+        deployment = post(api, "deployments/", {"name": name, "flow_id": flow})["id"]
+        for kind in ("RUNNING", "SCHEDULED"):
+            run = post(api, f"deployments/{deployment}/create_flow_run", {})["id"]
+            post(api, f"flow_runs/{run}/set_state", {"state": {"type": kind}, "force": True})
+            made[name, kind] = run
+    epitaph.bury(api, "here")
+    assert {key: _state(api, run) for key, run in made.items()} == {
+        ("here", "RUNNING"): "CRASHED",
+        ("here", "SCHEDULED"): "SCHEDULED",
+        ("elsewhere", "RUNNING"): "RUNNING",
+        ("elsewhere", "SCHEDULED"): "SCHEDULED",
+    }
+    epitaph.bury("http://127.0.0.1:9/api", "here")  # nobody there: nothing to say
+
+
+def test_the_ui_ends_with_what_it_watches(tmp_path: Path) -> None:
+    living = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    ui.watch({"server": living}, tmp_path, parent=1)  # another parent than 1 by now: make was killed
+    living.communicate()
+    with pytest.raises(DDError, match=r"expected the server to go on, it ended: its log is .*server\.log$"):
+        ui.watch({"server": living}, tmp_path, parent=None)
 
 
 def test_a_free_port_is_found_and_a_record_ends_with_its_server(tmp_path: Path) -> None:
