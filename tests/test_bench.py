@@ -28,7 +28,8 @@ SIZES = {
 
 
 @pytest.fixture(autouse=True)
-def tiny_zoo(monkeypatch):
+def tiny_zoo(monkeypatch, tmp_path):
+    monkeypatch.setenv("DD_ROOT", str(tmp_path))
     made = {}
     for family, (codes, sizes, official) in SIZES.items():
         common = {"family": family, "licence": "MIT", "source": "here", "file": zoo.FileInfo(path="none")}
@@ -52,8 +53,10 @@ def bench(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize(("family", "groups", "guidance"), [("var", 3, 1.5), ("llamagen", 9, 2.0)])
-def test_json_has_teacher_and_students(family, groups, guidance):
+def test_json_has_teacher_and_students(family, groups, guidance, tmp_path):
     report = json.loads(bench("--model", f"{family}-tiny", "--dtype", "fp32", "--json"))
+    assert json.loads((tmp_path / "results" / "bench" / f"sampling-{family}-tiny.json").read_text()) == report
+    assert {"processor", "threads", "torch"} <= set(report["machine"])
     assert (report["batch"], report["dtype"], report["guidance"]) == (2, "fp32", guidance)
     assert [(row["sampler"], row["evaluations"]) for row in report["rows"]] == [
         ("teacher", groups),

@@ -40,9 +40,14 @@ def test_the_switch_changes_the_prefix_and_is_put_back():
 
 def test_the_sampler_switches_it_for_its_own_images_only(monkeypatch):
     found = drawer("var")
-    seen = []
+    seen: list[bool] = []
     start = found.teacher.start
-    monkeypatch.setattr(found.teacher, "start", lambda *a: seen.append(found.teacher.unmasked_prefix) or start(*a))
+
+    def watched(*arguments):
+        seen.append(found.teacher.unmasked_prefix)
+        return start(*arguments)
+
+    monkeypatch.setattr(found.teacher, "start", watched)
     for sampler in (PLAIN, QUIRK, PLAIN):
         found.check(sampler)
         found.codes(sampler, torch.arange(3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
 import threading
 import time
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 # Where the authors place their second step, as a share of the groups: scale 5 of 10, token 80 of 256.
 SECOND_STEP = {"var": 0.5, "llamagen": 80 / 256}
-PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def sampling(
     device: Annotated[str, typer.Option(help="cpu or cuda; auto: cuda where there is one.")] = "auto",
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile the transformers' blocks.")] = False,
     seed: Annotated[int, typer.Option(help="Of classes, noise and random weights.")] = 0,
-    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="As JSON, and into results/bench/sampling-MODEL.json.")] = False,
 ) -> None:
     """Time the teacher (official steps and guidance) and its one- and two-step students: same run, dtype and batch."""
     import torch
@@ -93,10 +93,7 @@ def sampling(
     )
     timings = measure(plan, *build(model, random_weights, device), filters)
     if json:
-        import json as json_module
-
-        report = asdict(plan) | {"machine": _machine(device), "rows": [asdict(timing) for timing in timings]}
-        typer.echo(json_module.dumps(report, indent=1))
+        typer.echo(_write(plan, timings))
     else:
         _show(plan, timings)
 
@@ -152,6 +149,7 @@ def measure(plan: Plan, teacher: Teacher, student: Student, filters: Filters) ->
     import torch
 
     from dd.models.layers import store_in_bf16
+    from dd.progress import progress
     from dd.sampling import sample
 
     family = "var" if len(teacher.groups) < teacher.groups.length else "llamagen"
@@ -171,11 +169,13 @@ def measure(plan: Plan, teacher: Teacher, student: Student, filters: Filters) ->
         "dd, two steps": (2, lambda: sample(student, codebook, noise, labels, (0, second))),
     }
     timings: list[Timing] = []
-    for name, (evaluations, draw) in samplers.items():
-        tokens, decode, memory = _time(plan, draw, teacher)
-        total = tokens + decode
-        first = timings[0].seconds_per_image if timings else total
-        timings.append(Timing(name, evaluations, tokens, decode, total, first / total, memory))
+    with progress(len(samplers), unit="samplers", label=f"bench {plan.model}") as bar:
+        for name, (evaluations, draw) in samplers.items():
+            tokens, decode, memory = _time(plan, draw, teacher)
+            total = tokens + decode
+            first = timings[0].seconds_per_image if timings else total
+            timings.append(Timing(name, evaluations, tokens, decode, total, first / total, memory))
+            bar.update()
     return timings
 
 
@@ -266,16 +266,23 @@ class Memory:
 
 def _resident_gb() -> float | None:
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 1e9
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e9
     except OSError:
         return None
 
 
-def _machine(device: str) -> dict[str, Any]:
-    import torch
+def _write(plan: Plan, timings: list[Timing]) -> str:
+    """The figures as JSON, which also goes to results/bench/."""
+    import json
 
-    name = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return {"device": device, "name": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    from dd.commands.bench_files import command, machine
+    from dd.config import project_root
+    from dd.files import write_text
+
+    report: dict[str, Any] = {"command": command(), "machine": machine(), **asdict(plan)}
+    text = json.dumps(report | {"rows": [asdict(timing) for timing in timings]}, indent=1)
+    write_text(project_root() / "results" / "bench" / f"sampling-{plan.model}.json", text + "\n")
+    return text
 
 
 def _show(plan: Plan, timings: list[Timing]) -> None:

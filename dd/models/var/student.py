@@ -68,15 +68,15 @@ class DDVAR(Trunk, Student):
         x, cond = x.float(), self.class_emb(condition)
         if not self.options.teacher_input:
             rows = torch.cat([self.class_rows(cond), self.embed(x, 1)], 1)  # (B, L + 1, D)
-            hidden = self._run(rows, cond, self._mark(self._tokens(finished) + 1, rows.shape[1]))
+            hidden = self._run(rows, cond, self._data(self._tokens(finished) + 1, rows.shape[1]))
             return self._output(x, hidden[:, 1:], cond, ())
-        mark = self._mark(self._tokens(finished + 1), x.shape[1])  # the scale drawn next reads data only
+        data = self._data(self._tokens(finished + 1), x.shape[1])  # the scale drawn next reads data only
         known = torch.arange(x.shape[1], device=x.device) < self._tokens(finished)[:, None]  # (B, L)
         codes, own = x, self.own_embed(x)
         drafts: list[Tensor] = []
         for number in range(self.options.refinements + 1):
             rows = torch.cat([self.class_rows(cond), self.embed(self._inputs(codes), 1)], 1) + own
-            hidden = self._run(rows, cond, mark)
+            hidden = self._run(rows, cond, data)
             if number < self.options.refinements:
                 drafts.append(self._logits(x, hidden, cond))
                 guess = drafts[-1].softmax(-1) @ self.quantize.embedding.weight
@@ -87,16 +87,23 @@ class DDVAR(Trunk, Student):
         """(B,): tokens in the first `finished` groups."""
         return torch.tensor([*self.groups.starts, self.groups.length], device=finished.device)[finished]
 
-    def _mark(self, known: Tensor, length: int) -> Tensor:
-        """(B, length, D): the noise-or-data embedding; data before position `known` (B,)."""
-        return self.n_d_embed((torch.arange(length, device=known.device) < known[:, None]).long())
+    @staticmethod
+    def _data(known: Tensor, length: int) -> Tensor:
+        """(B, length, 1) bool: positions before `known` (B,) hold data, the others noise."""
+        return (torch.arange(length, device=known.device) < known[:, None])[..., None]
 
-    def _run(self, h: Tensor, cond: Tensor, mark: Tensor) -> Tensor:
-        """The embedding `mark` enters at the input, inside every block and before the heads."""
-        h = h + mark
+    def _run(self, h: Tensor, cond: Tensor, data: Tensor) -> Tensor:
+        """The noise-or-data embedding enters at the input, inside every block and before the heads.
+
+        It has two rows, so the linear layers see these two, not one for each of the positions.
+        """
+        pair = self.n_d_embed.weight  # (2, D)
+        h = h + torch.where(data, pair[1], pair[0])
         for block, linear in zip(self.blocks, self.layerwise_n_d_embed, strict=False):
-            h = block(h, cond, 0, self.attn_bias_for_masking, None, linear(mark))
-        return h + self.layerwise_n_d_embed[-1](mark)
+            noise_row, data_row = linear(pair)
+            h = block(h, cond, 0, self.attn_bias_for_masking, None, torch.where(data, data_row, noise_row))
+        noise_row, data_row = self.layerwise_n_d_embed[-1](pair)
+        return h + torch.where(data, data_row, noise_row)
 
     def _inputs(self, codes: Tensor) -> Tensor:
         """(B, L - 1, C): what the teacher reads when these are the codes."""

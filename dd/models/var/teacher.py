@@ -28,15 +28,22 @@ class VAR(Trunk):
         start: int = 0,
         caches: list[KVCache] | None = None,
         masked: bool = True,
+        modulations: list[Tensor] | None = None,
     ) -> Tensor:
         """Input rows (B, n, D) at positions start.. and class vectors (B, D) to hidden rows (B, n, D).
 
         From position 0 the rows may span several scales (block-causal); behind a cache they must be one scale.
+        modulations: `self.modulations(cond)`, where they are known.
         """
         bias = self.attn_bias_for_masking[:, :, : x.shape[1], : x.shape[1]] if masked and start == 0 else None
         for i, block in enumerate(self.blocks):
-            x = block(x, cond, start, bias, None if caches is None else caches[i])
+            cache = None if caches is None else caches[i]
+            x = block(x, cond, start, bias, cache, modulation=None if modulations is None else modulations[i])
         return x
+
+    def modulations(self, cond: Tensor) -> list[Tensor]:
+        """What the blocks make of the class vectors (B, D): a third of their weights, the same for every scale."""
+        return [block.get_submodule("ada_lin")(cond) for block in self.blocks]
 
     def forward(self, labels: Tensor, rows: Tensor) -> Tensor:
         """Teacher forcing. labels: (B,). rows: (B, n - 1, C), see `transformer_input`. Returns logits (B, n, V)."""
@@ -73,6 +80,7 @@ class DecodingState:
     filters: Filters
     batch: int
     cond: Tensor  # (rows, D)
+    modulations: list[Tensor]  # (rows, 6 D) of each block
     caches: list[KVCache]
     pending: Tensor | None  # (rows, n, D) input not yet run
     f_hat: Tensor | None  # (B, C, h, w) accumulated by the scales drawn so far
@@ -140,7 +148,7 @@ class VARTeacher(Teacher):
             x = torch.cat([x, self._double(rows, len(labels))], 1)
         caches = make_caches(config.depth, x, config.num_heads, self.groups.length, config.head_dim)
         group = self.groups.starts.index(drawn)
-        return DecodingState(filters, len(condition), cond, caches, x, f_hat, group)
+        return DecodingState(filters, len(condition), cond, self.transformer.modulations(cond), caches, x, f_hat, group)
 
     @staticmethod
     def _double(rows: Tensor, wanted: int) -> Tensor:
@@ -160,7 +168,10 @@ class VARTeacher(Teacher):
     def _run(self, state: DecodingState) -> Tensor:
         if state.pending is None:
             raise DDError(f"decoding: all {state.group} scales are drawn; start a new state for more images")
-        x = self.transformer.run(state.pending, state.cond, state.filled, state.caches, not self.unmasked_prefix)
+        masked = not self.unmasked_prefix
+        x = self.transformer.run(
+            state.pending, state.cond, state.filled, state.caches, masked, modulations=state.modulations
+        )
         state.filled, state.pending = state.filled + x.shape[1], None
         t = float(guidance_of_groups(state.filters, self.groups)[state.group])
         rows = state.batch if t == 0 else len(x)

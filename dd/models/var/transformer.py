@@ -107,9 +107,14 @@ class Block(nn.Module):
         bias: Tensor | None,
         cache: KVCache | None,
         extra: Tensor | None = None,
+        modulation: Tensor | None = None,
     ) -> Tensor:
-        """extra (B, n, D) is added between attention and feed-forward (the student's noise-or-data embedding)."""
-        gamma1, gamma2, scale1, scale2, shift1, shift2 = self.ada_lin(cond)[:, None].chunk(6, -1)  # (B, 1, D) each
+        """extra (B, n, D) is added between attention and feed-forward (the student's noise-or-data embedding).
+
+        modulation (B, 6 D): `ada_lin(cond)`, for callers that come again with the same classes.
+        """
+        vectors = self.ada_lin(cond) if modulation is None else modulation
+        gamma1, gamma2, scale1, scale2, shift1, shift2 = vectors[:, None].chunk(6, -1)  # (B, 1, D) each
         x = x + gamma1 * self.attn(plain_norm(x, self.eps) * (scale1 + 1) + shift1, start, bias, cache)
         if extra is not None:
             x = x + extra
