@@ -27,6 +27,7 @@ STYLE = {
     "skip": ("#CC79A7", "v"),
     "onestep*": ("#56B4E9", "X"),
 }
+LEAST_RANGE = 1.5  # of the quality plot's upper over its lower end: less would blow up differences of noise
 INK = "#5f5f5f"
 TEXT = "#262626"  # report.html swaps it for a light one on a dark page
 RC: Any = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), TEXT) | {
@@ -94,15 +95,31 @@ def quality_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     names = list(dict.fromkeys(row["experiment"] for row in rows))
     figure = _figure(5.4 * max(len(names), 1), 3.8)
     axes = figure.subplots(1, max(len(names), 1), squeeze=False)[0]
-    for axis, name in zip(axes, names, strict=False):
-        _quality_panel(axis, name, [row for row in rows if row["experiment"] == name])
+    panels = {name: [row for row in rows if row["experiment"] == name] for name in names}
+    for axis, (name, mine) in zip(axes, panels.items(), strict=False):
+        _quality_panel(axis, name, mine)
+    figure.draw_without_rendering()  # fixes the panels' places: labels are fitted into them
+    for axis, mine in zip(axes, panels.values(), strict=False):
+        _quality_labels(axis, mine)
     return figure
 
 
-def _quality_panel(axis: Any, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+def _measured(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [row for row in rows if row["value"] is not None and row["evaluations"] is not None]
 
-    drawn = [row for row in rows if row["value"] is not None and row["evaluations"] is not None]
+
+def _students(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """The line through the distilled samplers."""
+    return sorted((r["evaluations"], r["value"]) for r in _measured(rows) if r["sampler"] in ("dd", "dd+teacher"))
+
+
+def _floor(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    floor = next((row["value"] for row in rows if row["sampler"] == "reconstruction"), None)
+    return floor if floor is not None and floor > 0 else None
+
+
+def _quality_panel(axis: Any, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    drawn = _measured(rows)
     axis.set(title=name, xlabel="network evaluations per image")
     if not drawn:
         axis.text(0.5, 0.5, "nothing measured", ha="center", transform=axis.transAxes, color=INK)
@@ -114,25 +131,32 @@ def _quality_panel(axis: Any, name: str, rows: Sequence[Mapping[str, Any]]) -> N
         error = row.get("value_error")
         bar = None if error is None else 2 * error
         axis.errorbar(row["evaluations"], row["value"], bar, color=colour, marker=marker, ms=7, capsize=3, ls="none")
-    students = sorted((row["evaluations"], row["value"]) for row in drawn if row["sampler"] in ("dd", "dd+teacher"))
-    if len(students) > 1:
-        axis.plot(*zip(*students, strict=True), color=STYLE["dd"][0], lw=1, alpha=0.5, zorder=0)
-    _name_points(axis, drawn)
-    floor = next((row["value"] for row in rows if row["sampler"] == "reconstruction"), None)
-    if floor is not None and floor > 0:
+    if len(line := _students(rows)) > 1:
+        axis.plot(*zip(*line, strict=True), color=STYLE["dd"][0], lw=1, alpha=0.5, zorder=0)
+    if (floor := _floor(rows)) is not None:
         axis.axhline(floor, color=INK, ls=":", lw=1)
-        axis.annotate(
-            "tokenizer reconstructions", (1, floor), (0, 3), fontsize=8, color=INK, textcoords="offset points"
-        )
     axis.margins(0.15)
-    ticks = _apart(sorted({row["evaluations"] for row in drawn}))
-    axis.set_xticks(ticks, [str(tick) for tick in ticks])
-    axis.set_xticks([], minor=True)
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
+    _quality_ticks(axis, sorted({row["evaluations"] for row in drawn}))
     axis.grid(alpha=0.2)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def _quality_ticks(axis: Any, evaluations: list[int]) -> None:
+    """Room around points that lie close, and ticks that fit the range."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    low, high = axis.get_ylim()
+    widen = max(math.sqrt(LEAST_RANGE * low / high), 1)
+    axis.set_ylim(low / widen, high * widen)
+    if len(evaluations) == 1:
+        axis.set_xlim(evaluations[0] / 2, evaluations[0] * 2)
+    ticks = _apart(evaluations)
+    axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    axis.set_xticks([], minor=True)
+    narrow = high * widen / (low / widen) < 5
+    axis.yaxis.set_major_locator(MaxNLocator(5) if narrow else LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _apart(ticks: list[int], least: float = 1.3) -> list[int]:
@@ -144,20 +168,20 @@ def _apart(ticks: list[int], least: float = 1.3) -> list[int]:
     return kept[::-1]
 
 
-def _name_points(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Labels beside the points; to their left in the right half, so that none runs out of the panel."""
-    middle = math.sqrt(max(r["evaluations"] for r in rows) * min(r["evaluations"] for r in rows))
-    for row in rows:
-        right = row["evaluations"] > middle
-        axis.annotate(
-            row["label"],
-            (row["evaluations"], row["value"]),
-            (-8 if right else 8, 4),
-            textcoords="offset points",
-            ha="right" if right else "left",
-            fontsize=8,
-            color=STYLE.get(row["sampler"], (INK, ""))[0],
-        )
+def _quality_labels(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Names of points and floor, in the colour of text: the markers' own are too light to read."""
+    from dd.report.labels import Labels, Point
+
+    points = [
+        Point(row["evaluations"], row["value"], row["label"], 2 * (row.get("value_error") or 0))
+        for row in _measured(rows)
+    ]
+    if not points:
+        return
+    labels = Labels(axis, points, [_students(rows)])
+    if (floor := _floor(rows)) is not None:
+        labels.name_line(floor, "tokenizer reconstructions", INK)
+    labels.name_points(TEXT)
 
 
 def read_curves(folder: Path) -> dict[str, list[tuple[float, float]]]:
