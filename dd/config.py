@@ -76,6 +76,9 @@ class LossConfig(Section):
     perceptual_network: str = Field("lpips", description="lpips, or an extractor of the zoo")
     draft: float = Field(0.3, ge=0, description="cross-entropy of the passes before the last (refinements)")
     own_prefix: float = Field(0.0, ge=0, description="cross-entropy against the teacher's tokens behind the student's")
+    score: float = Field(0.0, ge=0, description="score distillation against a network that learns the student's tokens")
+    score_start: float = Field(0.5, ge=0, le=1, description="share of the steps after which it begins")
+    shadow_lr: float = Field(3e-4, gt=0, description="learning rate of that network")
 
 
 class BaselineConfig(Section):
@@ -106,7 +109,7 @@ class DistillConfig(Section):
     initialise: Literal["teacher", "random"] = "teacher"
     student: StudentConfig = StudentConfig()
     losses: LossConfig = LossConfig()
-    split: int | None = Field(None, description="groups before it use the logits head, the others the continuous head")
+    split: int | None = Field(None, ge=0, description="groups before it use the logits head, the others the continuous head")
     baseline: BaselineConfig = BaselineConfig()
     log_every: PositiveInt = 50
     evaluate_every: PositiveInt = 500
@@ -149,7 +152,7 @@ class StudentSampler(_Sampler):
 
     name: Literal["dd"]
     steps: tuple[int, ...] = (0,)
-    split: int | None = None
+    split: int | None = Field(None, ge=0)
 
 
 class TeacherInvolvedSampler(_Sampler):
@@ -158,7 +161,7 @@ class TeacherInvolvedSampler(_Sampler):
     name: Literal["dd+teacher"]
     steps: tuple[int, ...]
     teacher_start: int = Field(ge=0)
-    split: int | None = None
+    split: int | None = Field(None, ge=0)
     unmasked_prefix: bool = Field(False, description="VAR: the prefix as the authors' released code takes it in")
 
 

@@ -28,7 +28,6 @@ class LossWeights:
     regression: float = 0.0
     perceptual: float = 0.0
     draft: float = 0.0
-    own_prefix: float = 0.0
 
 
 def distillation_loss(
@@ -39,26 +38,18 @@ def distillation_loss(
     weights: LossWeights,
     decode: Callable[[Tensor], Tensor] | None = None,
     distance: ImageDistance | None = None,
-    own_targets: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Weighted loss terms by name; their sum is minimised.
 
     tokens: (B, L) int64, the end of the trajectory. unknown: (B, L) bool, positions to be predicted.
     decode: code vectors (B, L, C) to images, needed with `distance` for the perceptual term.
-    own_targets: (B, L) what the teacher makes of the same noise behind the student's own tokens
-    (`dd.trajectory.forced`), for the term own_prefix: a student that has left the trajectory is taught to stay
-    consistent with itself.
     """
     terms: dict[str, Tensor] = {}
     if weights.cross_entropy:
-        terms["cross_entropy"] = weights.cross_entropy * _cross_entropy(output.logits, tokens, unknown)
+        terms["cross_entropy"] = weights.cross_entropy * cross_entropy(output.logits, tokens, unknown)
     if weights.draft and output.drafts:
-        drafts = [_cross_entropy(logits, tokens, unknown) for logits in output.drafts]
+        drafts = [cross_entropy(logits, tokens, unknown) for logits in output.drafts]
         terms["draft"] = weights.draft * torch.stack(drafts).mean()
-    if weights.own_prefix:
-        if own_targets is None:
-            raise ValueError("the own_prefix term needs own_targets")
-        terms["own_prefix"] = weights.own_prefix * _cross_entropy(output.logits, own_targets, unknown)
     if weights.regression or weights.perceptual:
         target = codebook[tokens]
     if weights.regression:
@@ -74,7 +65,8 @@ def distillation_loss(
     return terms
 
 
-def _cross_entropy(logits: Tensor, tokens: Tensor, unknown: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, tokens: Tensor, unknown: Tensor) -> Tensor:
+    """Mean over unknown positions (B, L) of the cross-entropy of logits (B, L, V) against tokens (B, L)."""
     losses = F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten(), reduction="none")
     return mean_over(losses.view(tokens.shape), unknown)
 

@@ -30,11 +30,11 @@ from dd.errors import DDError
 from dd.flow import Codes, Solver
 from dd.losses import ImageDistance, LossWeights, distillation_loss
 from dd.models.base import Condition, Filters, Student, StudentOutput, Teacher
+from dd.on_policy import Shadow, own_prefix_loss, own_tokens, score_losses, teacher_view
 from dd.optim import EMA, build_optimizers, cosine, set_rate
 from dd.precision import autocast
 from dd.progress import Progress, progress
 from dd.sampling import known, perturb
-from dd.trajectory import forced
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Task:
     """What one run trains on.
 
     noise_free: zero where nothing is known, which makes the student a set predictor (the baselines).
-    distance: image distance for the perceptual term. filters, solver: of the trajectories, for the own_prefix term.
+    distance: image distance for the perceptual term. filters, solver: of the trajectories.
     probe: further held-out numbers of the averaged student.
     on_curves: called with the curves so far, after every measurement.
     """
@@ -146,7 +146,7 @@ class _Run:
     def __init__(self, student: Student, task: Task, config: DistillConfig, steps: int) -> None:
         self.task, self.config, self.steps = task, config, steps
         self.checkpoint = task.folder / "checkpoint"
-        self.weights = LossWeights(**config.losses.model_dump(exclude={"perceptual_network"}))
+        self.weights = LossWeights(**config.losses.model_dump(include=set(LossWeights.__annotations__)))
         self.accelerator = Accelerator(
             cpu=this_process().device.type == "cpu",
             mixed_precision="no",  # `_predict` sets it, for the student alone
@@ -160,7 +160,11 @@ class _Run:
         self.codes = Codes.prepare(self.codebook)
         self.bare = student.to(self.device)
         self.optimizers = build_optimizers(student, config.lr, config.muon_lr, config.weight_decay, config.betas)
+        self.bare_shadow = Shadow(self.teacher) if config.losses.score else None
+        if self.bare_shadow is not None:
+            self.optimizers += build_optimizers(self.bare_shadow, config.losses.shadow_lr, 0.0, 0.0, config.betas)
         self.model, *self.optimizers = self.accelerator.prepare(self.bare, *self.optimizers)
+        self.shadow = None if self.bare_shadow is None else self.accelerator.prepare(self.bare_shadow)
         self.ema = EMA(self.bare, config.ema, config.ema_warmup)
         self.first, self.seconds = 0, 0.0
         self.saved: int | None = None
@@ -201,39 +205,52 @@ class _Run:
             pairs = next(batches)
             first = ((step * self.config.accumulate + part) * self.world + self.rank) * len(pairs)
             with self.accelerator.accumulate(self.model):
-                terms, idle = self._terms(pairs, trajectory_points(self.config.timesteps, len(pairs), first))
+                terms, idle = self._terms(pairs, trajectory_points(self.config.timesteps, len(pairs), first), step)
                 self.accelerator.backward(torch.stack([*terms.values(), idle]).sum())
                 for name, term in terms.items():
                     result[name] = result.get(name, 0.0) + term.detach() / self.config.accumulate
                 if self.accelerator.sync_gradients:
                     norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
                     result["gradient_norm"] = torch.as_tensor(norm, device=self.device)
+                    if self.shadow is not None:
+                        self.accelerator.clip_grad_norm_(self.shadow.parameters(), self.config.clip)
                 for optimizer in self.optimizers:
                     optimizer.step()
                     optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.bare)
         return result
 
-    def _terms(self, pairs: Pairs, finished: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def _terms(self, pairs: Pairs, finished: Tensor, step: int) -> tuple[dict[str, Tensor], Tensor]:
         """The loss terms, and a zero that keeps untrained heads in the graph of several processes."""
         output, unknown = self._predict(self.model, pairs, finished.to(self.device))
         decode, distance = self.teacher.tokenizer.decode, self.task.distance
-        own = self._own_targets(output, pairs, unknown) if self.weights.own_prefix else None
-        terms = distillation_loss(output, pairs.tokens, unknown, self.codebook, self.weights, decode, distance, own)
+        terms = distillation_loss(output, pairs.tokens, unknown, self.codebook, self.weights, decode, distance)
+        terms |= self._on_policy(output, pairs, unknown, step)
         idle = torch.zeros((), device=self.device)
-        if self.world > 1 and not (self.weights.cross_entropy or self.weights.own_prefix):
+        if self.world > 1 and not self.weights.cross_entropy:
             idle = idle + 0 * output.logits.sum()
         if self.world > 1 and not (self.weights.regression or self.weights.perceptual):
             idle = idle + 0 * output.codes.sum()
         return terms, idle
 
-    def _own_targets(self, output: StudentOutput, pairs: Pairs, unknown: Tensor) -> Tensor:
-        """(B, L): what the teacher makes of the noise behind the tokens that the student would give out now."""
-        tokens = torch.where(unknown, output.logits.argmax(-1), pairs.tokens)
+    def _on_policy(self, output: StudentOutput, pairs: Pairs, unknown: Tensor, step: int) -> dict[str, Tensor]:
+        """The terms that need the teacher's view of the student's own tokens (`dd.on_policy`)."""
+        weights, task = self.config.losses, self.task
+        scored = self.shadow is not None and step >= weights.score_start * self.steps
+        if not (weights.own_prefix or scored):
+            return {}
+        own, terms = own_tokens(output, pairs.tokens, unknown), {}
         with autocast(self.config.precision, self.device.type):
-            return forced(
-                self.teacher, tokens, pairs.condition, pairs.noise, self.task.filters, self.task.solver, self.codes
-            )
+            view = teacher_view(self.teacher, own, pairs.condition, task.filters)
+        if weights.own_prefix:
+            loss = own_prefix_loss(output, pairs.noise, view, unknown, self.codes, task.solver)
+            terms["own_prefix"] = weights.own_prefix * loss
+        if self.shadow is not None and scored:
+            with autocast(self.config.precision, self.device.type):
+                learnt = self.shadow(own, pairs.condition)
+            score, shadow = score_losses(output, own, view, learnt, unknown)
+            terms |= {"score": weights.score * score, "shadow": shadow}
+        return terms
 
     def _predict(
         self, model: Callable[..., StudentOutput], pairs: Pairs, finished: Tensor
@@ -311,6 +328,7 @@ class _Run:
                 "model": self.bare.state_dict(),
                 "optimizers": [o.state_dict() for o in self.optimizers],
                 "ema": self.ema.state_dict(),
+                "shadow": {} if self.bare_shadow is None else self.bare_shadow.state_dict(),
             }
             record = {
                 "identity": self.identity,
@@ -358,6 +376,8 @@ class _Run:
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
             self.ema.load_state_dict(state["ema"])
+            if self.bare_shadow is not None:
+                self.bare_shadow.load_state_dict(state["shadow"])
         except (ValueError, KeyError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise DDError(f"{self.checkpoint} is of another student ({reason}): delete it") from error

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from dd import __version__, config, zoo
 from dd.config import DistillConfig, Experiment
 from dd.errors import DDError
-from dd.files import publish
+from dd.files import explained, publish
 from dd.losses import ImageDistance
 from dd.machine import tune_cpu
 from dd.models.base import Filters, Groups, Student
@@ -203,7 +203,7 @@ def baseline(task: Task, sizes: dict[str, Any], inputs: Inputs) -> tuple[Outcome
     """The set predictor of onestep* and skip-n: the authors' student design, trained with its noise set to zero."""
     settings = inputs.settings
     plain = {**sizes, "noise_logits": False, "refinements": 0}
-    losses = settings.losses.model_copy(update={"own_prefix": 0.0})
+    losses = settings.losses.model_copy(update={"own_prefix": 0.0, "score": 0.0})
     run = settings.model_copy(update={"timesteps": settings.baseline.timesteps, "losses": losses})
     free = replace(task, noise_free=True, folder=task.folder / "baseline", label="baseline", on_curves=None)
     free.folder.mkdir(exist_ok=True)
@@ -238,7 +238,8 @@ if __name__ == "__main__":
     parser.add_argument("experiment", help="a key of `experiments` in params.yaml")
     arguments, started = parser.parse_args(), time.monotonic()
     try:
-        done = main(arguments.experiment)
+        with explained():
+            done = main(arguments.experiment)
     except DDError as error:
         raise SystemExit(f"error: {error}") from None
     if done:

@@ -84,13 +84,3 @@ def test_perceptual_term_goes_through_the_decoder(family):
     assert same["perceptual"].item() == pytest.approx(0, abs=1e-6)
     with pytest.raises(ValueError, match="the perceptual term needs decode and distance"):
         distillation_loss(output, tokens, unknown, teacher.codebook, weights)
-
-
-def test_own_prefix_term_is_cross_entropy_against_other_targets(case):
-    output, tokens, unknown, codebook = case
-    other = (tokens + 1) % V
-    ours = distillation_loss(output, tokens, unknown, codebook, LossWeights(own_prefix=0.5), own_targets=other)
-    plain = distillation_loss(output, other, unknown, codebook, LossWeights())
-    assert ours["own_prefix"].item() == pytest.approx(0.5 * plain["cross_entropy"].item(), rel=1e-6)
-    with pytest.raises(ValueError, match="own_targets"):
-        distillation_loss(output, tokens, unknown, codebook, LossWeights(own_prefix=0.5))

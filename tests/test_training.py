@@ -251,8 +251,9 @@ def test_without_held_out_pairs_there_are_no_such_curves(family, teacher, pairs,
     }
 
 
-def test_own_prefix_term_is_trained_and_resumes_exactly(family, teacher, pairs, tmp_path):
-    config = settings(losses={"own_prefix": 1.0})
+@pytest.mark.parametrize("losses", [{"own_prefix": 1.0}, {"score": 1.0, "score_start": 0.25}])
+def test_on_policy_terms_are_trained_and_resume_exactly(family, teacher, pairs, tmp_path, losses):
+    config = settings(losses=losses)
 
     def run(folder, config, stop=None):
         return train(tiny_student(teacher, family), make_task(teacher, pairs, folder, stop=stop), config)
@@ -260,6 +261,9 @@ def test_own_prefix_term_is_trained_and_resumes_exactly(family, teacher, pairs, 
     undisturbed = run(tmp_path / "a", config)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "b", config, stop=5)
-    assert same(weights(run(tmp_path / "b", config)), weights(undisturbed))
-    assert undisturbed.curves["loss/own_prefix"][0][1] > 0
+    resumed = run(tmp_path / "b", config)
+    assert same(weights(resumed), weights(undisturbed))
+    assert resumed.curves == undisturbed.curves
+    assert f"loss/{next(iter(losses))}" in undisturbed.curves
     assert not same(weights(undisturbed), weights(run(tmp_path / "c", settings())))
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
