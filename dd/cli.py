@@ -26,6 +26,7 @@ from dd.commands import (
     zoo,
 )
 from dd.errors import DDError
+from dd.files import explained
 
 app = typer.Typer(
     name="dd-cli",
@@ -79,7 +80,8 @@ app.command()(doctor.doctor)
 def main() -> None:
     """Run the command line: exit status 2 and one line for a problem that the user can solve, 130 for Ctrl-C."""
     try:
-        app(prog_name="dd-cli")
+        with explained():
+            app(prog_name="dd-cli")
     except DDError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from dd.errors import DDError
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 
@@ -45,11 +47,25 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def _write_problem(path: Path, error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
+    if error.errno in NO_SPACE:
         return f"no space left on the disk while writing {path}: free some space and run the command again"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in NO_PERMISSION:
         return f"no permission to write {path}: make {path.parent} writable or choose another folder"
     return f"cannot write {path}: {error.strerror or error}"
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """What the disk refuses inside, to whatever library, as a DDError: no space, no permission. Nothing else."""
+    try:
+        yield
+    except OSError as error:
+        what = f" ({error.filename})" if error.filename else ""
+        if error.errno in NO_SPACE:
+            raise DDError(f"no space left on the disk{what}: free some space and run the command again") from error
+        if error.errno in NO_PERMISSION:
+            raise DDError(f"no permission{what}: make it readable and writable, or choose another folder") from error
+        raise
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -59,7 +75,7 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def publish(folder: Path, target: Path) -> None:
-    """Give a finished folder its final name; what stood there before goes away only after that."""
+    """Give a finished folder its final name; what stood there before goes away only after that, or comes back."""
     aside = target.with_name(f".{target.name}.{os.getpid()}.old")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -67,5 +83,7 @@ def publish(folder: Path, target: Path) -> None:
             os.replace(target, aside)
         os.replace(folder, target)
     except OSError as error:
+        if aside.exists() and not target.exists():
+            os.replace(aside, target)
         raise DDError(_write_problem(target, error)) from error
     shutil.rmtree(aside, ignore_errors=True)

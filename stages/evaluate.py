@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dd import config
 from dd.errors import DDError
-from dd.files import publish, write_text
+from dd.files import explained, publish, write_text
 from dd.machine import tune_cpu
 from dd.metrics.draw import sampler_label
 from dd.metrics.evaluate import Batch, Evaluation, Measured, open_evaluation
@@ -208,7 +208,8 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     arguments, started = parse(), time.monotonic()
     try:
-        done = main(arguments.experiment, arguments.images)
+        with explained():
+            done = main(arguments.experiment, arguments.images)
     except DDError as error:
         raise SystemExit(f"error: {error}") from None
     log.info("%s (%.0f s)", done, time.monotonic() - started)

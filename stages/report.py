@@ -8,7 +8,7 @@ import time
 
 from dd.config import project_root
 from dd.errors import DDError
-from dd.files import publish, write_text
+from dd.files import explained, publish, write_text
 from dd.report.collect import collect
 from dd.report.figures import quality_figure, save_figure
 from dd.report.page import render_page
@@ -35,7 +35,8 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     started = time.monotonic()
     try:
-        done = main()
+        with explained():
+            done = main()
     except DDError as error:
         raise SystemExit(f"error: {error}") from None
     log.info("%s (%.0f s)", done, time.monotonic() - started)

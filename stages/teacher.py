@@ -13,7 +13,7 @@ import time
 
 from dd import config, zoo
 from dd.errors import DDError, TemporaryError
-from dd.files import publish
+from dd.files import explained, publish
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,8 @@ if __name__ == "__main__":
     parser.add_argument("experiment", help="a key of `experiments` in params.yaml")
     arguments, started = parser.parse_args(), time.monotonic()
     try:
-        done = main(arguments.experiment)
+        with explained():
+            done = main(arguments.experiment)
     except TemporaryError as error:
         log.error("error: %s", error)
         raise SystemExit(error.status) from None

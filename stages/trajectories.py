@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from dd import config
 from dd.errors import DDError
-from dd.files import publish
+from dd.files import explained, publish
 from dd.flow import Solver
 from dd.machine import tune_cpu
 from dd.models.base import Filters
@@ -241,7 +241,8 @@ if __name__ == "__main__":
     tune_cpu()
     began = time.monotonic()
     try:
-        done = start(parser.parse_args())
+        with explained():
+            done = start(parser.parse_args())
     except DDError as error:
         raise SystemExit(f"error: {error}") from None
     if done:

@@ -155,6 +155,9 @@ def test_faults_come_before_the_first_image(project: Path, monkeypatch: pytest.M
     write_params(project, samplers=[{"name": "dd", "steps": [0, 4]}])
     with pytest.raises(DDError, match="stay below the teacher's 4 groups"):
         evaluate.main("toy")
+    write_params(project, samplers=[{"name": "dd", "steps": [0], "split": 5}])
+    with pytest.raises(DDError, match=r"split must lie in 0\.\.4 \(the teacher's groups\), got 5"):
+        evaluate.main("toy")
     write_params(project, samplers=[{"name": "skip", "n": 4}])
     with pytest.raises(DDError, match=r"skip: n must lie in 1\.\.3"):
         evaluate.main("toy")

@@ -72,6 +72,8 @@ class Drawer:
         groups = len(self.teacher.groups)
         if isinstance(sampler, config.StudentSampler | config.TeacherInvolvedSampler):
             sampling.check_steps(sampler.steps, groups)
+            if sampler.split is not None and sampler.split > groups:
+                raise DDError(f"split must lie in 0..{groups} (the teacher's groups), got {sampler.split}")
         if isinstance(sampler, config.TeacherInvolvedSampler) and sampler.teacher_start >= sampler.steps[-1]:
             last = sampler.steps[-1] - 1
             raise DDError(f"teacher_start must lie in 0..{last} (before the last step), got {sampler.teacher_start}")
