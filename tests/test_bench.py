@@ -10,6 +10,7 @@ from dd import zoo
 from dd.cli import app
 from dd.commands import bench_sampling
 from dd.errors import DDError
+from dd.models.base import Filters, Teacher
 from dd.models.layers import store_in_bf16
 
 SIZES = {
@@ -83,10 +84,39 @@ def test_nothing_is_fetched_unasked():
         bench_sampling.build("var-tiny", False, "cpu")
 
 
-def test_only_block_matrices_go_to_bf16():
-    teacher, student = bench_sampling.build("var-tiny", True, "cpu")
+@pytest.mark.parametrize("family", ["var", "llamagen"])
+def test_only_what_autocast_runs_in_bf16_is_stored_so(family):
+    teacher, student = bench_sampling.build(f"{family}-tiny", True, "cpu")
+    inside = ("blocks.", "layers.", "layerwise_n_d_embed.", "output.")
     for model in teacher, student:
+        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+            before = predict(model)
         store_in_bf16(model)
         half = {name for name, tensor in model.state_dict().items() if tensor.dtype == torch.bfloat16}
         assert half
-        assert all("blocks" in name and "tokenizer" not in name for name in half)
+        assert all(any(part in name for part in inside) and "tokenizer" not in name for name in half)
+        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(predict(model), before)  # the same numbers, without converting at every call
+
+
+def predict(model):
+    labels = torch.arange(2)
+    if isinstance(model, Teacher):
+        return model.log_probs(model.start(labels, Filters(guidance=2.0)))
+    noise = torch.randn(2, model.groups.length, 6, generator=torch.Generator().manual_seed(0))
+    return model(noise, torch.zeros(2, dtype=torch.int64), labels).logits
+
+
+def test_training_of_both_families_against_a_bare_loop(tmp_path, monkeypatch):
+    monkeypatch.setenv("DD_ROOT", str(tmp_path))
+    models = ["--model", "llamagen-tiny", "--model", "var-tiny"]
+    command = ["bench", "training", *models, "--batch", "4", "--steps", "3", "--rounds", "1", "--json"]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    saved = json.loads((tmp_path / "results" / "bench" / "training.json").read_text())
+    assert {"command", "date", "machine"} < saved.keys()
+    assert [row["teacher"] for row in saved["rows"]] == ["llamagen-tiny", "var-tiny"]
+    for row in saved["rows"]:
+        assert (row["batch"], row["steps"], row["rounds"]) == (4, 3, 1)
+        assert row["ratio"] == pytest.approx(row["training_seconds"] / row["bare_seconds"])
+        assert 0 <= row["waited_seconds"] <= row["training_seconds"]

@@ -139,13 +139,13 @@ def copy_blocks(source: nn.ModuleList, target: nn.ModuleList) -> None:
 
 
 def store_in_bf16(model: nn.Module) -> None:
-    """Keep the matrices of the transformer blocks in bfloat16, for decoding under autocast.
+    """Keep the matrices that autocast runs in bfloat16 (blocks, LlamaGen's output layer) in it, for decoding.
 
     Autocast would convert frozen float32 matrices again in every step. Everything that is float32 officially
-    (embeddings, heads, tokenizer) stays so.
+    (embeddings, VAR's head, tokenizer) stays so.
     """
     for name, module in model.named_modules():
-        inside = any(part in ("blocks", "layers") for part in name.split("."))
+        inside = any(part in ("blocks", "layers", "layerwise_n_d_embed", "output") for part in name.split("."))
         if inside and isinstance(module, nn.Linear) and not name.startswith("tokenizer."):
             module.to(torch.bfloat16)
 
