@@ -53,12 +53,12 @@ _quiet_until = [0.0]
 
 
 class Progress:
-    """One progress bar of the UI, fed with a stage's own count (dd/progress.py)."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage, self.artifact, self.shown, self.last = stage, None, 0.0, -1.0
+    """One progress bar of the UI, fed with the own count (dd/progress.py) of a stage or a sweep's point."""
 
     artifact: UUID | None
+
+    def __init__(self, name: str) -> None:
+        self.name, self.artifact, self.shown, self.last = name, None, 0.0, -1.0
 
     def __call__(self, count: dict[str, Any]) -> None:
         percent = count_percent(count)
@@ -66,9 +66,9 @@ class Progress:
         if percent is None or percent == self.last or (now - self.shown < EVERY and percent < 100):
             return
         self.shown, self.last = now, percent
-        text = f"{self.stage.name}: {describe(count)}"
+        text = f"{self.name}: {describe(count)}"
         if self.artifact is None:
-            key = key_of("progress", self.stage.name)
+            key = key_of("progress", self.name)
             self.artifact = _try(artifacts.create_progress_artifact, percent, key=key, description=text)
         else:
             _try(artifacts.update_progress_artifact, self.artifact, percent, description=text)

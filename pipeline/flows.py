@@ -15,7 +15,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from dd.errors import DDError
-from pipeline import artifacts, epitaph, graph, params, process, provenance, stage
+from pipeline import artifacts, epitaph, graph, local, params, process, provenance, stage
 from pipeline import sweep as sweeps
 from pipeline.graph import Stage
 from pipeline.prepare import Run, prepare
@@ -95,12 +95,12 @@ def experiments(
         overrides: distill.lr=1e-4 for all chosen experiments, NAME.distill.lr=1e-4 for one. Written to params.yaml.
         pull: Fetch what the DVC remote has instead of computing it.
         slots: Stages that may use the accelerator of this machine at once.
-        dask_workers: Dask workers of each trajectories stage; 0 for none.
+        dask_workers: Dask workers of each trajectories stage, whose shards are then a run of their own; 0 for none.
     """
     process.allow()
     logger = get_run_logger()
     try:
-        options = Options(force, pull, slots, dask_workers)
+        options = Options(force, pull, slots, dask_workers, "pipeline.farm:make" if dask_workers else "")
         run = prepare(graph.project(), targets, overrides, options)
         with _watched(), params.workspace(stage.scratch(run.root), alone=bool(run.changes)):
             params.apply(run.root, run.changes)
@@ -122,23 +122,10 @@ def experiments(
 def run_stage(run: Run, node: Stage, fresh: bool) -> State[Any]:
     """One stage; `fresh` if DVC has said already that there is nothing to do."""
     logger = get_run_logger()
-    tell(Event(node.name, "started"))
-    bar = artifacts.Progress(node)
-
-    def line(text: str) -> None:
-        logger.info("%s", text)
-        tell(Event(node.name, "line", text))
-
-    def progress(count: dict[str, Any]) -> None:
-        tell(Event(node.name, "progress", count=count))
-        bar(count)
-
     try:
-        outcome = stage.settled(node) if fresh else stage.run(run.root, node, run.options, line, progress)
-    except process.StoppedError as error:
-        tell(Event(node.name, "finished", str(error), "stopped"))
+        outcome = local.one(run, node, fresh, lambda text: logger.info("%s", text), artifacts.Progress(node.name))
+    except process.StoppedError:
         return Cancelled(message=f"{node.name} was stopped; what it had finished is kept and reused")
-    tell(Event(node.name, "finished", outcome.message, outcome.kind))
     if not outcome.ok:
         logger.error("%s", outcome.message)
         return Failed(message=outcome.message)
@@ -156,7 +143,7 @@ def sweep(experiment: Choice, grid: Grid, jobs: Slots = 1) -> State[Any]:
     Args:
         experiment: The experiment whose parameters are varied.
         grid: Values per parameter, for example {"distill.lr": [1e-3, 3e-4]}; every combination is run.
-        jobs: Points at once; each takes a place on the accelerator.
+        jobs: Points at once; each holds one of so many places on the accelerator.
     """
     process.allow()
     root = graph.project()
@@ -165,6 +152,7 @@ def sweep(experiment: Choice, grid: Grid, jobs: Slots = 1) -> State[Any]:
         ready = sweeps.prepare(root, experiment, grid, jobs)
         artifacts.provenance(provenance.rows(root))
         with _watched(), params.workspace(stage.scratch(root), alone=False):
+            sweeps.announce(ready)
             futures = [run_point.submit(ready, point) for point in ready.points]
             for future in futures:
                 future.wait()
@@ -187,7 +175,7 @@ def run_point(ready: sweeps.Sweep, point: sweeps.Point) -> State[Any]:
     """One point of a sweep."""
     logger = get_run_logger()
     try:
-        outcome = sweeps.run_point(ready, point, lambda text: logger.info("%s", text))
+        outcome = sweeps.run_point(ready, point, lambda text: logger.info("%s", text), artifacts.Progress(point.name))
     except process.StoppedError:
         return Cancelled(message=f"{point.name} was stopped")
     if not outcome.ok:
@@ -201,8 +189,8 @@ def _follow(run: Run) -> list[Outcome]:
     logger = get_run_logger()
     for change in run.changes:
         logger.info("params.yaml: %s (was %s)", change, change.before)
-    if provenance.dirty_lock(run.root):
-        logger.warning("dvc.lock differs from the commit: commit it, or these results belong to no revision")
+    if warning := provenance.warning(run.root):
+        logger.warning("%s", warning)
     artifacts.provenance(provenance.rows(run.root, run.changes))
     for name in run.plan:
         tell(Event(name, "planned"))

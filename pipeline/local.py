@@ -1,11 +1,13 @@
-"""A whole run without a server: the stages in DVC's order, independent ones side by side."""
+"""Whole runs without a server: the stages in DVC's order, independent ones side by side; the points of a sweep."""
 
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
 
 from pipeline import params, process, stage
+from pipeline import sweep as sweeps
 from pipeline.graph import Stage
 from pipeline.prepare import Run
-from pipeline.stage import Outcome
+from pipeline.stage import Line, Outcome, Progress
 from pipeline.watch import Event, tell
 
 
@@ -29,21 +31,49 @@ def execute(run: Run) -> list[Outcome]:
                 raise
 
 
-def one(run: Run, node: Stage, fresh: bool) -> Outcome:
-    """One stage with its events."""
+def one(
+    run: Run, node: Stage, fresh: bool, line: Line = lambda _: None, progress: Progress = lambda _: None
+) -> Outcome:
+    """One stage; the listeners of watch.py are told. `fresh` if DVC has said already that there is nothing to do.
+
+    Raises process.StoppedError.
+    """
+
+    def each(text: str) -> None:
+        tell(Event(node.name, "line", text))
+        line(text)
+
+    def count(state: dict[str, Any]) -> None:
+        tell(Event(node.name, "progress", count=state))
+        progress(state)
+
     tell(Event(node.name, "started"))
-    if fresh:
-        outcome = stage.settled(node)
-    else:
-        outcome = stage.run(
-            run.root,
-            node,
-            run.options,
-            line=lambda text: tell(Event(node.name, "line", text)),
-            progress=lambda count: tell(Event(node.name, "progress", count=count)),
-        )
+    try:
+        outcome = stage.settled(node) if fresh else stage.run(run.root, node, run.options, each, count)
+    except process.StoppedError as error:
+        tell(Event(node.name, "finished", str(error), "stopped"))
+        raise
     tell(Event(node.name, "finished", outcome.message, outcome.kind))
     return outcome
+
+
+def sweep(ready: sweeps.Sweep) -> list[Outcome]:
+    """Run the points of a sweep, `jobs` at once; on any exception in this thread everything is stopped first."""
+    process.allow()
+    before = sweeps.folders(ready.root)
+    with params.workspace(stage.scratch(ready.root), alone=False):
+        sweeps.announce(ready)
+        try:
+            with ThreadPoolExecutor(max_workers=ready.jobs, thread_name_prefix="point") as pool:
+                futures = [pool.submit(sweeps.run_point, ready, point) for point in ready.points]
+                try:
+                    return [future.result() for future in futures]
+                except BaseException:
+                    process.stop_all()
+                    raise
+        except BaseException:
+            sweeps.tidy(ready.root, before)
+            raise
 
 
 def _schedule(run: Run, fresh: frozenset[str], pool: ThreadPoolExecutor) -> list[Outcome]:

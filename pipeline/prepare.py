@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from dd.errors import DDError
@@ -26,6 +27,8 @@ def prepare(root: Path, targets: Sequence[str], overrides: Sequence[str], option
         raise DDError(f"expected at least one place on the accelerator, found slots={options.slots}: use 1")
     if options.dask_workers < 0:
         raise DDError(f"expected dask_workers of 0 (none) or more, found {options.dask_workers}")
+    if options.dask_workers and find_spec("prefect_dask") is None:
+        raise DDError("expected prefect-dask for dask_workers, found none: pip install 'dd[dask]', or use 0")
     plan = graph.choose(graph.read(root), targets)
     changes: tuple[params.Change, ...] = ()
     if overrides:

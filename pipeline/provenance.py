@@ -53,6 +53,13 @@ def dirty_lock(root: Path) -> bool:
     return bool((git(root, "status", "--porcelain", "--", "dvc.lock") or "").strip())
 
 
+def warning(root: Path) -> str | None:
+    """What a run should be told of before it begins, one line."""
+    if not dirty_lock(root):
+        return None
+    return "dvc.lock differs from the commit: commit it, or the results of this run belong to no revision"
+
+
 def uncommitted(root: Path) -> list[str]:
     """`experiments.x.distill.lr: 0.001 -> 0.002` for each parameter that differs from the committed file."""
     text = git(root, "show", "HEAD:./params.yaml")

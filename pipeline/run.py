@@ -1,22 +1,17 @@
 """`dd-cli run`: a run from the terminal, with a live table; through a Prefect server if there is one, else without."""
 
-import os
-import signal
-from types import FrameType
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from dd.errors import DDError
-from pipeline import graph, local, server, stage
+from pipeline import graph, local, provenance, server, stage, terminal
 from pipeline.prepare import Run, prepare
 from pipeline.stage import Options
 from pipeline.table import StageTable
 from pipeline.watch import listening
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-INTERRUPTED, FAILED, WRONG = 130, 1, 2  # exit statuses
 
 
 @app.command()
@@ -45,57 +40,36 @@ def run(
     With a Prefect server (PREFECT_API_URL, or the one that `make ui` started) the run is seen there as well. Ctrl-C
     stops every stage; finished shards and checkpoints are kept, and the same command goes on from them.
     """
-    console = Console()
-    signal.signal(signal.SIGTERM, _interrupt)
     root = graph.project()
-    try:
+
+    def work(console: Console) -> tuple[bool, str]:
         ready = prepare(root, targets or [], override or [], Options(force, pull, slots, dask_workers))
         api = server.find(root) if use_server else None
         with StageTable(console, verbose) as table, listening(table):
-            ok, text = _with_server(ready, targets or [], override or [], api) if api else _alone(ready)
-    except DDError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(WRONG) from None
-    except KeyboardInterrupt:
-        console.print("stopped; finished shards and checkpoints are kept, the same command goes on from them")
-        raise typer.Exit(INTERRUPTED) from None
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(0 if ok else FAILED)
+            if api:
+                return _with_server(ready, targets or [], override or [], api)
+            if warning := provenance.warning(root):
+                console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+            outcomes = local.execute(ready)
+            return all(outcome.ok for outcome in outcomes), stage.summary(outcomes)
 
-
-def _alone(ready: Run) -> tuple[bool, str]:
-    outcomes = local.execute(ready)
-    return all(outcome.ok for outcome in outcomes), stage.summary(outcomes)
+    terminal.end(work)
 
 
 def _with_server(ready: Run, targets: list[str], overrides: list[str], api: str) -> tuple[bool, str]:
     """The flow in this process, reported to the server at `api`."""
-    os.environ.update(server.settings(ready.root, api))
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # the table shows the run; the server gets all lines
-    from prefect.exceptions import TerminationSignal  # Prefect reads its settings when it is first imported
-
-    from pipeline import flows
-
     options = ready.options
-    try:
-        state = flows.experiments(
-            targets=targets,
-            force=options.force,
-            overrides=overrides,
-            pull=options.pull,
-            slots=options.slots,
-            dask_workers=options.dask_workers,
-            return_state=True,
-        )
-    except TerminationSignal:
-        raise KeyboardInterrupt from None
-    if state.is_cancelled():
-        raise KeyboardInterrupt
-    return state.is_completed(), state.message or state.name or ""
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    return terminal.flow(
+        ready.root,
+        api,
+        "experiments",
+        targets=targets,
+        force=options.force,
+        overrides=overrides,
+        pull=options.pull,
+        slots=options.slots,
+        dask_workers=options.dask_workers,
+    )
 
 
 def main() -> None:

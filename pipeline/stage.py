@@ -16,6 +16,7 @@ from pipeline.graph import Plan, Stage
 
 Kind = Literal["ran", "restored", "unchanged", "failed", "skipped"]
 Line = Callable[[str], None]
+Progress = Callable[[dict[str, Any]], None]  # gets a stage's own count (dd/progress.py)
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 SCRATCH = Path(".dvc", "tmp", "dd")  # ignored by git and dvc; one per working tree, so its locks are as well
@@ -35,12 +36,16 @@ _MARKS: tuple[tuple[Kind, str], ...] = (
 
 @dataclass(frozen=True)
 class Options:
-    """How a run treats its stages; `slots` places on the accelerator, `dask_workers` for the trajectories."""
+    """How a run treats its stages; `slots` places on the accelerator, `dask_workers` for the trajectories.
+
+    `engine` names the function that makes the shards (`module:function`, see farm.py), empty for the stage's own ways.
+    """
 
     force: bool = False
     pull: bool = False
     slots: int = 1
     dask_workers: int = 0
+    engine: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,9 +88,7 @@ class _Output:
             self.last = line.strip()
 
 
-def run(
-    root: Path, stage: Stage, options: Options, line: Line, progress: Callable[[dict[str, Any]], None] | None = None
-) -> Outcome:
+def run(root: Path, stage: Stage, options: Options, line: Line, progress: Progress | None = None) -> Outcome:
     """Bring one stage up to date; its needs must be already.
 
     `line` gets each line of output, `progress` the stage's own count whenever it changes (see dd/progress.py). A stage
@@ -160,43 +163,49 @@ def scratch(root: Path) -> Path:
     return folder
 
 
-def _once(
-    root: Path, stage: Stage, options: Options, line: Line, progress: Callable[[dict[str, Any]], None] | None
-) -> tuple[_Output, int]:
+def _once(root: Path, stage: Stage, options: Options, line: Line, progress: Progress | None) -> tuple[_Output, int]:
     output = _Output(stage.name)
 
     def each(text: str) -> None:
         output.add(text)
         line(text)
 
-    file = scratch(root) / f"progress-{os.getpid()}-{stage.name.replace(os.sep, '-')}.json"
-    command = [*DVC, "repro", "-s", *(["--force"] if options.force else []), *(["--pull"] if options.pull else [])]
+    words = [*DVC, "repro", "-s", *(["--force"] if options.force else []), *(["--pull"] if options.pull else [])]
+    places = options.slots if stage.accelerator else None
+    return output, dvc(root, [*words, stage.name], stage.name, places, each, progress, _environment(options))
+
+
+def dvc(
+    root: Path,
+    command: Sequence[str],
+    name: str,
+    places: int | None,
+    line: Line,
+    progress: Progress | None = None,
+    env: Mapping[str, str] | None = None,
+) -> int:
+    """Exit status of a DVC command that runs stages: guarded, its count watched, one of `places` held if any is needed.
+
+    Raises process.StoppedError when the run is stopped.
+    """
+    file = scratch(root) / f"progress-{os.getpid()}-{name.replace(os.sep, '-')}.json"
+    look = _watch(file, progress) if progress else None
     with contextlib.ExitStack() as stack:
         stack.callback(file.unlink, missing_ok=True)
-        hold = []
-        if stage.accelerator:
-            hold.append(stack.enter_context(slots.slot(scratch(root), options.slots, stage.name, line)))
-        status = process.run(
-            [*command, stage.name],
-            cwd=root,
-            line=each,
-            tick=_watch(file, progress) if progress else None,
-            env=_environment(file, options),
-            hold=hold,
-        )
-        if progress:
-            _watch(file, progress)()
-    return output, status
+        hold = [] if places is None else [stack.enter_context(slots.slot(scratch(root), places, name, line))]
+        more = {"DD_PROGRESS_FILE": str(file), "DVC_NO_ANALYTICS": "1", **(env or {})}
+        status = process.run(command, cwd=root, line=line, tick=look, env=more, hold=hold)
+        if look:
+            look()
+    return status
 
 
-def _environment(file: Path, options: Options) -> Mapping[str, str]:
-    env = {"DD_PROGRESS_FILE": str(file), "DVC_NO_ANALYTICS": "1"}
-    if options.dask_workers:
-        env["DD_DASK_WORKERS"] = str(options.dask_workers)
-    return env
+def _environment(options: Options) -> Mapping[str, str]:
+    wanted = {"DD_DASK_WORKERS": str(options.dask_workers or ""), "DD_SHARD_ENGINE": options.engine}
+    return {key: value for key, value in wanted.items() if value}
 
 
-def _watch(file: Path, progress: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
+def _watch(file: Path, progress: Progress) -> Callable[[], None]:
     """A function that hands on the progress file's content whenever it is new."""
     seen: dict[str, Any] = {}
 

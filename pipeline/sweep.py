@@ -1,23 +1,25 @@
 """A grid over the parameters of one experiment, each point a DVC experiment in a copy of the working tree.
 
-Each point is `dvc --wait-for-lock exp run --temp`: measured on DVC 3.67, six at once all succeed with the flag (one in
-four fails without it), the working tree stays as it is, kill -9 leaves only a folder under .dvc/tmp, and the run cache
-is shared. `dvc exp run --queue` hands the points to workers that outlive a cancelled flow, so it is not used.
+Each point is `dvc --wait-for-lock exp run --temp`; docs/prefect.md says what else DVC has and why not that.
 """
 
 import itertools
 import json
+import math
 import re
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from dd.errors import DDError
-from pipeline import graph, params, process, provenance, slots, stage
-from pipeline.graph import Plan
-from pipeline.stage import DVC, Line, Outcome
+from pipeline import graph, params, process, provenance, stage
+from pipeline.stage import DVC, Line, Outcome, Progress
+from pipeline.watch import Event, tell
 
 LIMIT = 256  # points of one sweep; more is a typing error more often than a wish
 
@@ -29,20 +31,24 @@ class Point:
     name: str
     changes: tuple[params.Change, ...]
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """`{"distill.lr": 0.001}`: the experiment's name left out."""
+        return {change.key.split(".", 2)[2]: change.after for change in self.changes}
+
+    @property
+    def text(self) -> str:
+        return ", ".join(f"{key}={value}" for key, value in self.values.items())
+
 
 @dataclass(frozen=True)
 class Sweep:
     """A checked sweep: what may run now."""
 
     root: Path
-    plan: Plan
     target: str
     points: tuple[Point, ...]
     jobs: int
-
-    @property
-    def accelerator(self) -> bool:
-        return any(node.accelerator for node in self.plan.values())
 
 
 def prepare(root: Path, experiment: str, grid: Mapping[str, Sequence[Any]], jobs: int) -> Sweep:
@@ -58,32 +64,64 @@ def prepare(root: Path, experiment: str, grid: Mapping[str, Sequence[Any]], jobs
     target = f"evaluate@{experiment}"
     if target not in plan:
         raise DDError(f"expected a stage {target!r} to end each point with, found none in dvc.yaml")
-    return Sweep(root, graph.choose(plan, [target]), target, tuple(_points(root, experiment, grid)), jobs)
+    return Sweep(root, target, tuple(_points(root, experiment, grid)), jobs)
 
 
-def run_point(sweep: Sweep, point: Point, line: Line) -> Outcome:
-    """Run one point; it takes a place on the accelerator if one of its stages does. Raises process.StoppedError."""
-    last: list[str] = [""]
-    ran: list[bool] = []
+def parse(words: Sequence[str]) -> dict[str, list[Any]]:
+    """`distill.lr=1e-3,3e-4` is {"distill.lr": ["1e-3", "3e-4"]}: YAML with commas between. Raises DDError."""
+    grid: dict[str, list[Any]] = {}
+    for word in words:
+        key, _, text = word.partition("=")
+        if not key.strip() or not text.strip():
+            raise DDError(f"expected a parameter and its values such as distill.lr=1e-3,3e-4, found {word!r}")
+        if key.strip() in grid:
+            raise DDError(
+                f"expected each parameter once, found {key.strip()!r} twice: write all its values in one place"
+            )
+        try:
+            grid[key.strip()] = yaml.safe_load(f"[{text}]")
+        except yaml.YAMLError:
+            raise DDError(f"expected values with commas between them, found {text!r}: close its brackets") from None
+    return grid
+
+
+def announce(sweep: Sweep) -> None:
+    """Tell the listeners of watch.py which points there will be."""
+    for point in sweep.points:
+        tell(Event(point.name, "planned"))
+
+
+def run_point(sweep: Sweep, point: Point, line: Line = lambda _: None, progress: Progress = lambda _: None) -> Outcome:
+    """Run one point in one of the sweep's places; the listeners of watch.py are told. Raises process.StoppedError."""
+    start = time.monotonic()
+    last, ran = "", False
 
     def each(text: str) -> None:
-        ran.append(text.startswith("Running stage '"))
+        nonlocal last, ran
+        ran = ran or text.startswith("Running stage '")
         if text.strip() and not text.startswith(("> ", "ERROR: failed to reproduce")):
-            last[0] = text.strip()
+            last = text.strip()
+        tell(Event(point.name, "line", text))
         line(text)
 
-    with slots.slot(stage.scratch(sweep.root), sweep.jobs, point.name, line) as held:
-        status = process.run(
-            command(sweep, point),
-            cwd=sweep.root,
-            line=each,
-            env={"DVC_NO_ANALYTICS": "1"},
-            hold=[held] if sweep.accelerator else [],
-        )
+    def count(state: dict[str, Any]) -> None:
+        tell(Event(point.name, "progress", count=state))
+        progress(state)
+
+    tell(Event(point.name, "started"))
+    env = {"DD_ROOT": ""}  # the stages work in the copy, wherever the flow does
+    try:
+        status = stage.dvc(sweep.root, command(sweep, point), point.name, sweep.jobs, each, count, env)
+    except process.StoppedError as error:
+        tell(Event(point.name, "finished", str(error), "stopped"))
+        raise
+    seconds = time.monotonic() - start
     if status:
-        return Outcome(point.name, "failed", f"{point.name} failed: {last[0]}", 0.0)
-    changed = ", ".join(map(str, point.changes)) or "as it is"
-    return Outcome(point.name, "ran" if any(ran) else "restored", changed, 0.0)
+        outcome = Outcome(point.name, "failed", f"{point.name} failed: {last}", seconds)
+    else:
+        outcome = Outcome(point.name, "ran" if ran else "restored", f"{point.text} in {seconds:.1f} s", seconds)
+    tell(Event(point.name, "finished", outcome.message, outcome.kind))
+    return outcome
 
 
 def command(sweep: Sweep, point: Point) -> list[str]:
@@ -105,8 +143,7 @@ def table(sweep: Sweep) -> list[dict[str, Any]]:
     rows = []
     for point in sweep.points:
         if point.name in data:
-            changed = {change.key.split(".", 2)[2]: change.after for change in point.changes}
-            rows.append({"experiment": point.name, **changed, **_metrics(data[point.name], sweep.target)})
+            rows.append({"experiment": point.name, **point.values, **_metrics(data[point.name], sweep.target)})
     return rows
 
 
@@ -125,29 +162,35 @@ def _points(root: Path, experiment: str, grid: Mapping[str, Sequence[Any]]) -> l
     for key, values in grid.items():
         if not isinstance(values, list | tuple) or not values:
             raise DDError(f"expected a list of values for {key!r}, found {values!r}: write [1e-3, 1e-4]")
-    count = 1
-    for values in grid.values():
-        count *= len(values)
-    if not grid or count > LIMIT:
-        raise DDError(f"expected a grid of 1 to {LIMIT} points, found {count if grid else 0}: give it fewer values")
+    count = math.prod(map(len, grid.values())) if grid else 0
+    if not 1 <= count <= LIMIT:
+        hint = "name a parameter, distill.lr=1e-3,3e-4" if count == 0 else "give it fewer values"
+        raise DDError(f"expected a grid of 1 to {LIMIT} points, found {count}: {hint}")
     known = params.load(root)
     points = []
     for values in itertools.product(*grid.values()):
         overrides = [f"{key}={json.dumps(value)}" for key, value in zip(grid, values, strict=True)]
         changes = params.check(known, overrides, [experiment], keep_equal=True)
-        short = "-".join(f"{key.rsplit('.', 1)[-1]}-{value}" for key, value in zip(grid, values, strict=True))
-        points.append(Point(re.sub(r"[^A-Za-z0-9.]+", "-", f"{experiment}-{short}").strip("-."), tuple(changes)))
+        if other := next((c.key for c in changes if c.key.split(".")[1] != experiment), None):
+            raise DDError(f"expected parameters of {experiment}, found {other!r}: sweep one experiment at a time")
+        points.append(Point(_name(experiment, changes), tuple(changes)))
     if len({point.name for point in points}) != len(points):
         raise DDError("expected different points, found two of the same name: remove values that are given twice")
     return points
 
 
+def _name(experiment: str, changes: Sequence[params.Change]) -> str:
+    """`toy-lr-0.001-steps-4`: a git reference may hold these characters."""
+    short = "-".join(f"{change.key.rsplit('.', 1)[-1]}-{change.after}" for change in changes)
+    return re.sub(r"[^A-Za-z0-9.]+", "-", f"{experiment}-{short}").strip("-.")
+
+
 def _metrics(data: Mapping[str, Any], target: str) -> dict[str, Any]:
-    """Numbers from the metrics files of the target's experiment."""
+    """From the metrics files of the target's experiment: numbers, and the `value` of each sampler."""
     name = target.split("@", 1)[1]
     numbers: dict[str, Any] = {}
     for file, body in (data.get("metrics") or {}).items():
         if name in Path(file).parts:
-            flat = provenance.flat(body.get("data") or {})
-            numbers |= {key: value for key, value in flat.items() if isinstance(value, int | float)}
-    return numbers
+            for key, value in (body.get("data") or {}).items():
+                numbers[key] = value.get("value") if isinstance(value, Mapping) else value
+    return {key: value for key, value in numbers.items() if isinstance(value, int | float)}

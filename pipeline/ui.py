@@ -11,14 +11,13 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from dd.errors import DDError
-from pipeline import epitaph, graph, server
+from pipeline import epitaph, graph, server, terminal
 
 TICK = 0.2  # seconds between two looks at the children
 NAME = "here"  # of the deployments that the runner serves
@@ -36,7 +35,7 @@ def ui(
 ) -> None:
     """Start the project's Prefect server on the loopback and serve the flows; Ctrl-C ends both and all their runs."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        signal.signal(number, terminal.interrupt)
     root = graph.project()
     parent = os.getppid() if with_parent else None
     try:
@@ -71,7 +70,10 @@ def _serve(root: Path, console: Console, wanted: int, limit: int, parent: int | 
         runner = ["pipeline.serve", NAME, str(limit)]
         children["runner"] = server.guarded(runner, root, server.home(root) / "runner.log", env)
         with server.record(root, server.Server(api, files, os.getpid())):
-            console.print(f"Prefect UI: http://{server.HOST}:{port}   report: {files}/report.html   Ctrl-C ends both")
+            console.print(
+                f"Prefect UI: http://{server.HOST}:{port}   report: {files}/report.html   Ctrl-C ends both",
+                soft_wrap=True,
+            )
             watch(children, server.home(root), parent)
     finally:
         for name in reversed(children):
@@ -87,10 +89,6 @@ def watch(children: Mapping[str, "subprocess.Popen[bytes]"], logs: Path, parent:
             if child.poll() is not None:
                 raise DDError(f"expected the {name} to go on, it ended: its log is {logs / f'{name}.log'}")
         time.sleep(TICK)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`dd-cli run` and `dd-cli ui`: handed on to the pipeline, which the library itself never imports."""
+"""`dd-cli run`, `dd-cli sweep` and `dd-cli ui`: handed on to the pipeline, which the library itself never imports."""
 
 import os
 import sys
@@ -13,14 +13,20 @@ def run(context: typer.Context) -> None:
     hand_on("pipeline.run", context.args)
 
 
+def sweep(context: typer.Context) -> None:
+    """Run a grid over the parameters of one experiment as DVC experiments, and show their results in one table."""
+    hand_on("pipeline.run_sweep", context.args)
+
+
 def ui(context: typer.Context) -> None:
     """Start the project's own Prefect server and serve the flows, to start and watch runs in the browser."""
     hand_on("pipeline.ui", context.args)
 
 
 def register(app: typer.Typer) -> None:
-    """Add the two commands to dd-cli; all their options belong to the module that they start."""
+    """Add the three commands to dd-cli; all their options belong to the module that they start."""
     app.command("run", context_settings=PASS_ON)(run)
+    app.command("sweep", context_settings=PASS_ON)(sweep)
     app.command("ui", context_settings=PASS_ON)(ui)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dd.errors import DDError
-from pipeline import graph, stage
+from pipeline import graph, provenance, stage
 from pipeline.graph import Stage
 from pipeline.prepare import prepare
 from pipeline.stage import Options
@@ -87,6 +87,24 @@ def test_a_dvc_lock_in_mid_merge(toy: Toy) -> None:
         graph.read(toy.root)
 
 
+def test_a_dvc_lock_that_is_no_yaml(toy: Toy) -> None:
+    (toy.root / "dvc.lock").write_text("stages: [\n")
+    with pytest.raises(
+        DDError, match=r"^DVC cannot read the pipeline: .*dvc\.lock.*; mend it until `dvc dag` works$"
+    ) as e:
+        graph.read(toy.root)
+    assert "\n" not in str(e.value)
+
+
+def test_a_dvc_lock_that_is_not_the_committed_one(toy: Toy) -> None:
+    assert provenance.warning(toy.root) is None
+    with (toy.root / "dvc.lock").open("a") as lock:
+        lock.write("# changed\n")
+    text = "dvc.lock differs from the commit: commit it, or the results of this run belong to no revision"
+    assert provenance.warning(toy.root) == text
+    assert f"warning: {text}" in toy.run("trajectories@toy-a").replace("\n", " ")
+
+
 def test_another_dvc_yaml_runs_only_when_it_is_needed(toy: Toy) -> None:
     (toy.root / "zoo").mkdir()
     (toy.root / "zoo" / "dvc.yaml").write_text(
@@ -103,6 +121,12 @@ def test_wrong_numbers(toy: Toy) -> None:
         prepare(toy.root, [], [], Options(slots=0))
     with pytest.raises(DDError, match="expected dask_workers of 0"):
         prepare(toy.root, [], [], Options(dask_workers=-1))
+
+
+def test_dask_that_is_not_there(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.prepare.find_spec", lambda _: None)
+    with pytest.raises(DDError, match=r"expected prefect-dask for dask_workers, found none: pip install 'dd\[dask\]'"):
+        prepare(toy.root, [], [], Options(dask_workers=1))
 
 
 def test_what_dvc_finds_unchanged(toy: Toy) -> None:

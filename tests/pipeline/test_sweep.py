@@ -34,24 +34,88 @@ def test_points(toy: Toy) -> None:
         "--name toy-a-lr-0.5-steps-6 -S ++experiments.toy-a.distill.lr=0.5 -S ++experiments.toy-a.distill.steps=6 "
         "evaluate@toy-a"
     )
-    assert ready.accelerator
+
+
+def test_a_grid_in_words() -> None:
+    assert sweep.parse(["distill.lr=1e-3,0.5", "distill.timesteps=[0,16],[0]"]) == {
+        "distill.lr": ["1e-3", 0.5],
+        "distill.timesteps": [[0, 16], [0]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["distill.lr"], "expected a parameter and its values such as distill.lr=1e-3,3e-4, found 'distill.lr'"),
+        (["distill.lr="], "expected a parameter and its values such as distill.lr=1e-3,3e-4, found 'distill.lr='"),
+        (["distill.lr=1", "distill.lr=2"], "found 'distill.lr' twice: write all its values in one place"),
+        (["distill.timesteps=[0,16"], "expected values with commas between them, found '[0,16': close its brackets"),
+    ],
+)
+def test_wrong_words(words: list[str], message: str) -> None:
+    with pytest.raises(DDError) as caught:
+        sweep.parse(words)
+    assert message in str(caught.value)
+
+
+def command(toy: Toy, *words: str, status: int = 0, api: str | None = None) -> str:
+    child = toy.start(*words, module="pipeline.run_sweep", api=api)
+    output = child.communicate(timeout=300)[0]
+    assert child.returncode == status, output
+    return output
+
+
+def test_the_command_lists_runs_and_refuses(toy: Toy) -> None:
+    grid = ("toy-a", "distill.lr=0.25,5e-1", "distill.steps=4")
+    output = command(toy, *grid, "--dry")
+    assert "toy-a-lr-0.25-steps-4" in output
+    assert "2 points; nothing has run" in output
+    output = command(toy, "toy-a", "distill.lr=0.25", "distill.stepps=4", status=2)
+    assert output.startswith("error: ")
+    assert "unknown parameter, did you mean steps?" in output
+    assert not toy.log()
+    output = command(toy, *grid)
+    assert "toy-a-lr-0.5-steps-4: distill.lr=0.5, distill.steps=4 in" in output
+    head, *rows = [line.split() for line in output.splitlines() if line.startswith(("experiment ", "toy-a-lr"))][-3:]
+    assert head == ["experiment", "distill.lr", "distill.steps", "dd"]
+    assert rows == [["toy-a-lr-0.25-steps-4", "0.25", "4", "250"], ["toy-a-lr-0.5-steps-4", "0.5", "4", "500"]]
+    assert "2 points: 2 ran" in output
+    shown = toy.dvc("exp", "show", "--csv")
+    assert "toy-a-lr-0.25-steps-4" in shown
+    assert "toy-a-lr-0.5-steps-4" in shown
+    assert toy.command("git", "status", "--porcelain") == ""
+    assert not sweep.folders(toy.root)
 
 
 @pytest.mark.parametrize(
     ("experiment", "grid", "message"),
     [
         ("toy-c", {"distill.lr": [1]}, "found 'toy-c': did you mean toy-b or toy-a?"),
-        ("toy-a", {}, "expected a grid of 1 to 256 points, found 0"),
+        ("toy-a", {}, "expected a grid of 1 to 256 points, found 0: name a parameter"),
         ("toy-a", {"distill.lr": 3}, "expected a list of values for 'distill.lr', found 3"),
         ("toy-a", {"distill.lr": list(range(1, 400))}, "found 399: give it fewer values"),
         ("toy-a", {"distill.lrr": [1]}, "unknown parameter, did you mean lr?"),
         ("toy-a", {"distill.lr": [1, 1]}, "found two of the same name"),
+        ("toy-a", {"distill.lr": [0.5, "5e-1"]}, "found two of the same name"),
+        ("toy-a", {"toy-b.distill.lr": [1]}, "expected parameters of toy-a, found 'experiments.toy-b.distill.lr'"),
     ],
 )
 def test_wrong_sweeps(toy: Toy, experiment: str, grid: dict[str, Any], message: str) -> None:
     with pytest.raises(DDError) as caught:
         sweep.prepare(toy.root, experiment, grid, 1)
     assert message in str(caught.value)
+
+
+def test_projects_without_a_sweep(toy: Toy) -> None:
+    with pytest.raises(DDError, match="expected at least one point at a time, found jobs=0: use 1"):
+        sweep.prepare(toy.root, "toy-a", {"distill.lr": [1]}, 0)
+    text = (toy.root / "dvc.yaml").read_text()
+    (toy.root / "dvc.yaml").write_text(text.replace("  evaluate:", "  measure:"))
+    with pytest.raises(DDError, match=r"expected a stage 'evaluate@toy-a' to end each point with, found none in dvc"):
+        sweep.prepare(toy.root, "toy-a", {"distill.lr": [1]}, 1)
+    (toy.root / ".git" / "refs" / "heads" / "main").unlink()
+    with pytest.raises(DDError, match="expected a commit for the experiments to start from, found none: commit the"):
+        sweep.prepare(toy.root, "toy-a", {"distill.lr": [1]}, 1)
 
 
 def test_a_sweep_ends_in_one_table_and_leaves_the_tree_alone(toy: Toy, api: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import yaml
 
+os.chdir(os.environ.get("DD_ROOT") or ".")  # as dd.config.project_root
 stage, experiment = sys.argv[1:]
 name = f"{stage}@{experiment}" if experiment != "all" else stage
 control = json.loads(Path("control.json").read_text()).get(name, {}) if Path("control.json").exists() else {}
