@@ -88,6 +88,14 @@ class BaselineConfig(Section):
     timesteps: tuple[int, ...] = (0,)
 
 
+class ProbeConfig(Section):
+    """A small Frechet distance of the student's one-step samples during training."""
+
+    every: int = Field(0, ge=0, description="steps, a multiple of evaluate_every; 0: none")
+    images: int = Field(500, ge=2)
+    protocol: str = "fd-fashion"
+
+
 class DistillConfig(Section):
     """Training of the student."""
 
@@ -109,8 +117,9 @@ class DistillConfig(Section):
     initialise: Literal["teacher", "random"] = "teacher"
     student: StudentConfig = StudentConfig()
     losses: LossConfig = LossConfig()
-    split: int | None = Field(None, ge=0, description="groups before it use the logits head, the others the continuous head")
+    split: int | None = Field(None, ge=0, description="groups before it use the logits head, the others the other")
     baseline: BaselineConfig = BaselineConfig()
+    probe: ProbeConfig = ProbeConfig()
     log_every: PositiveInt = 50
     evaluate_every: PositiveInt = 500
     checkpoint_every: PositiveInt = 250
@@ -121,6 +130,10 @@ class DistillConfig(Section):
             raise ValueError(f"timesteps must hold 0 (sampling starts there), got {list(self.timesteps)}")
         if min(self.timesteps) < 0 or len(set(self.timesteps)) != len(self.timesteps):
             raise ValueError(f"timesteps must be different and not negative, got {list(self.timesteps)}")
+        if self.probe.every % self.evaluate_every:
+            raise ValueError(
+                f"probe.every must be a multiple of evaluate_every ({self.evaluate_every}), got {self.probe.every}"
+            )
         losses = self.losses
         if losses.cross_entropy + losses.regression + losses.perceptual + losses.own_prefix == 0:
             raise ValueError("at least one loss weight must be above 0")

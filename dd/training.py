@@ -86,7 +86,7 @@ class Task:
 
     noise_free: zero where nothing is known, which makes the student a set predictor (the baselines).
     distance: image distance for the perceptual term. filters, solver: of the trajectories.
-    probe: further held-out numbers of the averaged student.
+    probe: further held-out numbers of the averaged student, at a step.
     on_curves: called with the curves so far, after every measurement.
     """
 
@@ -98,7 +98,7 @@ class Task:
     distance: ImageDistance | None = None
     filters: Filters = field(default_factory=Filters)
     solver: Solver | None = None
-    probe: Callable[[Student], dict[str, float]] | None = None
+    probe: Callable[[Student, int], dict[str, float]] | None = None
     on_curves: Callable[[Curves], None] | None = None
     label: str = "distill"
 
@@ -295,9 +295,8 @@ class _Run:
             self.bare.load_state_dict(self.ema.average)
             self.bare.eval()
             values = self._held_out() if len(self.task.held_out) else {}
-            values |= {
-                f"probe/{name}": v for name, v in (self.task.probe(self.bare) if self.task.probe else {}).items()
-            }
+            probed = self.task.probe(self.bare, step) if self.task.probe else {}
+            values |= {f"probe/{name}": value for name, value in probed.items()}
             self.bare.load_state_dict(weights)
             self.bare.train()
             for name, value in values.items():

@@ -27,7 +27,8 @@ from dd.errors import DDError
 from dd.files import explained, publish
 from dd.losses import ImageDistance
 from dd.machine import tune_cpu
-from dd.models.base import Filters, Groups, Student
+from dd.metrics.probe import Probe, open_probe
+from dd.models.base import Filters, Groups, Student, Teacher
 from dd.models.registry import build_student, build_teacher, student_config
 from dd.pairs import ShardPairs
 from dd.shard_plan import MANIFEST
@@ -93,10 +94,20 @@ def open_task(inputs: Inputs, folder: Path) -> tuple[Task, dict[str, Any]]:
         held_out=source.pairs(held_out(inputs.shards)),
         folder=folder,
         distance=image_distance(settings, device),
+        probe=probe(inputs, teacher),
         filters=inputs.shards.plan.filters,
         solver=inputs.shards.plan.solver,
     )
     return task, student_config(teacher, **settings.student.model_dump())
+
+
+def probe(inputs: Inputs, teacher: Teacher) -> Probe | None:
+    """The distance that `distill.probe` asks for, opened; None where it asks for none."""
+    settings = inputs.settings
+    if not settings.probe.every:
+        return None
+    wanted, classes = settings.probe, len(read_info(inputs.teacher_dir).classes)
+    return open_probe(teacher, classes, wanted.protocol, wanted.images, wanted.every, settings.steps, settings.split)
 
 
 def held_out(shards: Shards) -> Rows:
@@ -205,7 +216,7 @@ def baseline(task: Task, sizes: dict[str, Any], inputs: Inputs) -> tuple[Outcome
     plain = {**sizes, "noise_logits": False, "refinements": 0}
     losses = settings.losses.model_copy(update={"own_prefix": 0.0, "score": 0.0})
     run = settings.model_copy(update={"timesteps": settings.baseline.timesteps, "losses": losses})
-    free = replace(task, noise_free=True, folder=task.folder / "baseline", label="baseline", on_curves=None)
+    free = replace(task, noise_free=True, folder=task.folder / "baseline", label="baseline", on_curves=None, probe=None)
     free.folder.mkdir(exist_ok=True)
     return fit(free, plain, run, inputs.experiment.family, settings.baseline.steps), plain
 

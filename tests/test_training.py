@@ -132,18 +132,18 @@ def test_a_set_predictor_sees_no_noise(family, teacher, pairs, tmp_path):
 def test_probe_and_curves_are_asked_at_every_measurement(family, teacher, pairs, tmp_path):
     steps, seen = [], []
 
-    def probe(student):
+    def probe(student, step):
         assert not student.training
-        return {"fd": float(len(seen))}
+        return {"fd": float(step)} if step % 8 == 0 else {}
 
     def on_curves(curves):
         seen.append(dict(curves))
-        steps.append(curves["probe/fd"][-1][0])
+        steps.append(curves["probe/fd"][-1])
 
     train(
         tiny_student(teacher, family), make_task(teacher, pairs, tmp_path, probe=probe, on_curves=on_curves), settings()
     )
-    assert steps == [0, 4, 8, 12]
+    assert steps == [(0, 0.0), (0, 0.0), (8, 8.0), (8, 8.0)]
     assert "gradient_norm" in seen[-1]
 
 
