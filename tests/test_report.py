@@ -10,6 +10,7 @@ from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer import Typer
 from typer.testing import CliRunner
@@ -69,6 +70,38 @@ def test_best_values_are_marked_among_rivals_only():
     assert labels("recall") == set()  # all alike
     assert labels("parameters") == set()
     assert best(published_rows(), by_key["value"])
+
+
+def test_as_many_evaluations_as_the_teacher_win_nothing():
+    rows = imagined_rows()
+    rows[6] |= {"label": "skip-1", "evaluations": 64, "value": 2.0}
+    column = next(column for column in COLUMNS if column.key == "value")
+    assert {rows[i]["label"] for i in best(rows, column)} == {"dd+teacher 0,16 from 8"}
+
+
+def test_ratios_have_errors():
+    """To first order, against a hundred thousand draws."""
+    rows = imagined_rows()
+    found = {row["label"]: row for row in rows}
+    floor, teacher, student = (
+        np.random.default_rng(i).normal(found[label]["value"], found[label]["value_error"], 100_000)
+        for i, label in enumerate(("reconstruction", "teacher", "dd 0"))
+    )
+    assert found["dd 0"]["quality_ratio_error"] == pytest.approx((student / teacher).std(), rel=0.02)
+    excess = (student - floor) / (teacher - floor)
+    assert found["dd 0"]["excess_ratio_error"] == pytest.approx(excess.std(), rel=0.03)
+    assert found["teacher"]["quality_ratio_error"] is None
+    assert found["real"]["excess_ratio_error"] is None
+    assert "1.89× ±0.04" in render(rows, "markdown")
+
+
+def test_a_table_says_how_it_was_measured():
+    rows = imagined_rows()
+    said = "± is one standard error; protocol fd-toy; images 10,000; seed 1; revision 0000000"
+    assert make_blocks(rows)[0].foot == said
+    for kind in ("markdown", "table", "html"):
+        assert said in render(rows, kind), kind
+    assert "$\\pm$ is one standard error; protocol fd-toy" in render(rows, "latex")
 
 
 def test_json_holds_every_row_unchanged():
@@ -311,19 +344,40 @@ def test_labels_of_close_points_can_all_be_read():
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 
 
+# What a browser makes of the page: sideways scroll of the whole, and the least contrast (WCAG 2) of texts and lines.
+LOOK = """<!doctype html><iframe id=f src=inner.html width=%d height=900></iframe><script>
+const light = c => { const [r, g, b] = c.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
+  .map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
+const ratio = (a, b) => { const [x, y] = [light(a), light(b)].sort((p, q) => q - p); return (x + .05) / (y + .05); };
+addEventListener('load', () => setTimeout(() => { const w = f.contentWindow, d = f.contentDocument;
+  const e = d.documentElement, page = w.getComputedStyle(d.body).backgroundColor;
+  const least = (names, key) => Math.min(...[...d.querySelectorAll(names)].map(n => {
+    const own = w.getComputedStyle(n).backgroundColor;
+    return ratio(w.getComputedStyle(n)[key], own.startsWith('rgba(0, 0, 0, 0') ? page : own); }));
+  document.body.dataset.overflow = e.scrollWidth - e.clientWidth;
+  document.body.dataset.page = page;
+  document.body.dataset.text = least('h1, h2, h3, p, li, th, td, small, dt, dd, a, figcaption, summary', 'color');
+  document.body.dataset.drawn = least('.plot g[id*=text] > g', 'fill');
+}, 300))</script>"""
+
+
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="needs headless Chromium")
 @pytest.mark.parametrize("width", [390, 1280])
-def test_page_fits_the_screen(results: Path, tmp_path: Path, width: int):
-    """A browser lays the page out without a sideways scroll of the whole, on a phone and on a desk."""
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_page_in_a_browser(results: Path, tmp_path: Path, width: int, scheme: str):
+    """On a phone and on a desk the whole page does not scroll sideways, and everything can be read, light or dark."""
     text = render_page(results, collect(results))
     text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
     (tmp_path / "inner.html").write_text(text)
-    frame = f"""<!doctype html><iframe id=f src=inner.html width={width} height=900></iframe><script>
-      addEventListener('load', () => setTimeout(() => {{ const d = f.contentDocument.documentElement;
-      document.body.dataset.overflow = d.scrollWidth - d.clientWidth; }}, 100))</script>"""
-    (tmp_path / "outer.html").write_text(frame)
+    (tmp_path / "outer.html").write_text(LOOK % width)
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--allow-file-access-from-files"]
-    command = [str(CHROMIUM), *flags, "--virtual-time-budget=3000", "--dump-dom", str(tmp_path / "outer.html")]
+    flags.append(f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}")
+    command = [str(CHROMIUM), *flags, "--virtual-time-budget=5000", "--dump-dom", str(tmp_path / "outer.html")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert 'data-overflow="0"' in done.stdout, done.stdout[-500:] + done.stderr[-500:]
+    found = dict(re.findall(r'data-(\w+)="([^"]*)"', done.stdout))
+    assert found, done.stdout[-500:] + done.stderr[-500:]
+    assert found["overflow"] == "0"
+    assert found["page"] == ("rgb(22, 23, 26)" if scheme == "dark" else "rgb(255, 255, 255)")
+    assert 4.5 <= float(found["text"]) <= 21
+    assert 4.5 <= float(found["drawn"]) <= 21

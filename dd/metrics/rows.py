@@ -27,7 +27,9 @@ COLUMNS = (
     "value",
     "value_error",
     "quality_ratio",
+    "quality_ratio_error",
     "excess_ratio",
+    "excess_ratio_error",
     "kid",
     "kid_error",
     "inception_score",
@@ -70,7 +72,7 @@ def make_row(**values: Any) -> Row:
 
 
 def fill_ratios(rows: list[Row]) -> list[Row]:
-    """Add what is relative to the experiment's teacher: quality_ratio, excess_ratio and speedup."""
+    """Add what is relative to the experiment's teacher: quality_ratio, excess_ratio (with errors) and speedup."""
     for row in rows:
         same = [other for other in rows if other["experiment"] == row["experiment"]]
         teacher = next((other for other in same if other["sampler"] == "teacher"), None)
@@ -78,12 +80,14 @@ def fill_ratios(rows: list[Row]) -> list[Row]:
         if teacher is None:
             continue
         row["quality_ratio"] = _ratio(row["value"], teacher["value"])
+        row["quality_ratio_error"] = _ratio_error(row, teacher, None)
         if (
             row["sampler"] not in FLOORS
             and floor is not None
             and None not in (row["value"], teacher["value"], floor["value"])
         ):
             row["excess_ratio"] = _ratio(row["value"] - floor["value"], teacher["value"] - floor["value"])
+            row["excess_ratio_error"] = _ratio_error(row, teacher, floor)
         row["speedup"] = _ratio(teacher["seconds_per_image"], row["seconds_per_image"])
     return rows
 
@@ -93,6 +97,22 @@ def _ratio(above: float | None, below: float | None) -> float | None:
     if above is None or below is None or below <= 0:
         return None
     return above / below
+
+
+def _ratio_error(row: Row, teacher: Row, floor: Row | None) -> float | None:
+    """Standard error of (row - floor) / (teacher - floor), floor 0 if None, to first order; errors as independent.
+
+    None for the teacher itself, whose ratio is 1 by definition, and where an error is not known.
+    """
+    known = [row, teacher] if floor is None else [row, teacher, floor]
+    if row is teacher or any(one.get(key) is None for one in known for key in ("value", "value_error")):
+        return None
+    base = 0.0 if floor is None else floor["value"]
+    above, below = row["value"] - base, teacher["value"] - base
+    if below <= 0:
+        return None
+    slopes = (1 / below, -above / below**2, (above - below) / below**2)  # by the row, the teacher, the floor
+    return math.hypot(*(slope * one["value_error"] for slope, one in zip(slopes, known, strict=False)))
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -28,6 +28,7 @@ STYLE = {
     "onestep*": ("#56B4E9", "X"),
 }
 LEAST_RANGE = 1.5  # of the quality plot's upper over its lower end: less would blow up differences of noise
+STEEP = 30  # a panel of training curves that spans more is drawn with a logarithmic axis
 INK = "#5f5f5f"
 TEXT = "#262626"  # report.html swaps it for a light one on a dark page
 RC: Any = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), TEXT) | {
@@ -210,7 +211,11 @@ def curves_figure(curves: Curves) -> Figure:
             x = np.asarray(points, dtype=float).reshape(-1, 2)
             axis.plot(x[:, 0], x[:, 1], color=colour, label=name.partition("/")[2] or name, lw=1.5)
         axis.set(title=kind.replace("_", " "), xlabel="training step")
-        axis.legend(frameon=False, fontsize=8)
+        if len(lines) > 1:
+            axis.legend(frameon=False, fontsize=8)
+        values = [value for _, points in lines for _, value in points]
+        if min(values) > 0 and max(values) > STEEP * min(values):
+            axis.set_yscale("log")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     return figure

@@ -96,7 +96,8 @@ def published_rows(families: Sequence[str] | None = None, path: Path = PUBLISHED
 def best(rows: Sequence[Row], column: Column) -> set[int]:
     """Indices of the rows that hold the best value of a column among the few-step samplers of their experiment.
 
-    Floors and teachers do not compete; neither does a sampler without rivals, nor a value under another metric.
+    Floors, teachers and samplers that take as many evaluations as their teacher do not compete; neither does a sampler
+    without rivals, nor a value under another metric.
     """
     if column.better is None:
         return set()
@@ -105,7 +106,7 @@ def best(rows: Sequence[Row], column: Column) -> set[int]:
         rivals = [
             (row[column.key], i)
             for i, row in enumerate(rows)
-            if _contest(row) == key and row["sampler"] not in (*FLOORS, "teacher") and row.get(column.key) is not None
+            if _contest(row) == key and _competes(row, rows) and row.get(column.key) is not None
         ]
         if len({value for value, _ in rivals}) > 1:
             top = min(rivals)[0] if column.better == "low" else max(rivals)[0]
@@ -117,14 +118,31 @@ def _contest(row: Row) -> tuple[Any, ...]:
     return row["block"], row["experiment"], row["metric"]
 
 
+def _competes(row: Row, rows: Sequence[Row]) -> bool:
+    if row["sampler"] in (*FLOORS, "teacher"):
+        return False
+    teachers = [r["evaluations"] for r in rows if r["sampler"] == "teacher" and _contest(r) == _contest(row)]
+    known = [steps for steps in teachers if steps is not None]
+    return not known or row["evaluations"] is None or row["evaluations"] < max(known)
+
+
 @dataclass(frozen=True)
 class Block:
-    """One table: the rows of one experiment in one block, as text, with the cells to be marked."""
+    """One table: the rows of one experiment in one block, as text, with the cells to be marked.
+
+    source: of published numbers. about: how measured ones were taken.
+    """
 
     title: str
     frame: pd.DataFrame
     bold: pd.DataFrame
     source: str | None = None
+    about: str | None = None
+
+    @property
+    def foot(self) -> str | None:
+        """The line below the table."""
+        return f"Source: {self.source}" if self.source else self.about
 
 
 def make_blocks(rows: Sequence[Row]) -> list[Block]:
@@ -148,9 +166,25 @@ def _block(title: str, rows: Sequence[Row], chosen: list[int], marks: dict[str, 
     cells = [[_cell(rows[i], c) for c in columns] for i in chosen]
     bold = [[i in marks[c.key] for c in columns] for i in chosen]
     sources = list(dict.fromkeys(rows[i]["source"] for i in chosen if rows[i].get("source")))
-    return Block(
-        title, pd.DataFrame(cells, columns=titles), pd.DataFrame(bold, columns=titles), "; ".join(sources) or None
-    )
+    about = None if sources else _about([rows[i] for i in chosen])
+    frames = pd.DataFrame(cells, columns=titles), pd.DataFrame(bold, columns=titles)
+    return Block(title, *frames, "; ".join(sources) or None, about)
+
+
+def _about(rows: Sequence[Row]) -> str | None:
+    """Protocol, number of images, seed and revision of measured rows, each named once."""
+
+    def each(key: str, show: Callable[[Any], str]) -> str:
+        return ", ".join(dict.fromkeys(show(row[key]) for row in rows if row.get(key) is not None))
+
+    facts = {
+        "protocol": each("protocol", str),
+        "images": each("images", lambda n: f"{n:,}"),
+        "seed": each("seed", str),
+        "revision": each("revision", lambda sha: str(sha)[:7]),
+    }
+    said = "; ".join(f"{name} {value}" for name, value in facts.items() if value)
+    return f"± is one standard error; {said}" if said else None
 
 
 def _cell(row: Row, column: Column) -> str:
@@ -215,7 +249,7 @@ def _rich(block: Block, width: int | None) -> str:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=block.title, title_justify="left", caption=block.source, caption_justify="left")
+    table = Table(title=block.title, title_justify="left", caption=block.foot, caption_justify="left")
     for i, title in enumerate(block.frame.columns):
         table.add_column(title, justify="left" if i == 0 else "right", no_wrap=i == 0)
     for cells, bold in zip(block.frame.to_numpy(), block.bold.to_numpy(), strict=True):
@@ -233,8 +267,8 @@ def _markdown(block: Block) -> str:
     lines = [f"**{block.title}**", "", line(list(block.frame.columns)), line(rule)]
     for cells, bold in zip(block.frame.to_numpy(), block.bold.to_numpy(), strict=True):
         lines.append(line([f"**{c}**" if b else c.replace("*", "\\*") for c, b in zip(cells, bold, strict=True)]))
-    if block.source:
-        lines += ["", f"Source: {block.source}"]
+    if block.foot:
+        lines += ["", block.foot]
     return "\n".join(lines) + "\n"
 
 
@@ -273,8 +307,8 @@ def _latex(block: Block) -> str:
         escaped = [rf"\textbf{{{latex_text(c)}}}" if b else latex_text(c) for c, b in zip(cells, bold, strict=True)]
         lines.append(line(escaped))
     lines += [r"\hline", r"\end{tabular}"]
-    if block.source:
-        lines.append(rf"\par\footnotesize Source: {latex_text(block.source)}")
+    if block.foot:
+        lines.append(rf"\par\footnotesize {latex_text(block.foot)}")
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
@@ -284,12 +318,18 @@ def html_table(block: Block) -> str:
     body = []
     for cells, bold in zip(block.frame.to_numpy(), block.bold.to_numpy(), strict=True):
         tags = [
-            f"<{tag}{' class=best' if b else ''}>{escape(c)}</{tag}>"
+            f"<{tag}{' class=best' if b else ''}>{_two_lines(c)}</{tag}>"
             for tag, c, b in zip(["th", *["td"] * (len(cells) - 1)], cells, bold, strict=True)
         ]
         body.append(f"<tr>{''.join(tags)}</tr>")
-    source = f'<p class="source">Source: {escape(block.source)}</p>' if block.source else ""
+    foot = f'<p class="source">{escape(block.foot)}</p>' if block.foot else ""
     return (
         f'<h3>{escape(block.title)}</h3><div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>{source}\n"
+        f"<tbody>{''.join(body)}</tbody></table></div>{foot}\n"
     )
+
+
+def _two_lines(cell: str) -> str:
+    """The error below its value: narrow columns."""
+    value, _, error = escape(cell).partition(" ±")
+    return f"{value}<small> ±{error}</small>" if error else value
