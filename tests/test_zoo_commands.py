@@ -62,20 +62,23 @@ def has_quirk(sampler: object) -> bool:
     return getattr(sampler, "unmasked_prefix", False)
 
 
-GROUPS = {"var": 10, "llamagen": 256}
+GROUPS = {"var": 10, "llamagen": 256, "var-fashion": 5, "llamagen-fashion": 49}
 
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_is_a_valid_experiment(name):
     found = preset(name)
+    small = found.teacher.name.endswith("-fashion")
+    if small and found.teacher.name not in zoo.entries():
+        pytest.skip(f"teacher {found.teacher.name} does not ship yet")
     data = yaml.safe_load(preset_text(name))[name]
     assert {"trajectories", "distill", "student"} <= set(data)  # dvc.yaml reads these keys of every experiment
     teacher = zoo.entry(found.teacher.name, "teacher")
     assert teacher.family == found.family
     if found.student:
         assert zoo.entry(found.student, "student").teacher == found.teacher.name
-    assert found.evaluate.images == 50_000
-    groups = GROUPS[found.family]
+    assert found.evaluate.images == (10_000 if small else 50_000)
+    groups = GROUPS[found.teacher.name if small else found.family]
     for sampler in found.evaluate.samplers:
         assert max(getattr(sampler, "steps", (0,))) < groups
         assert (getattr(sampler, "split", 0) or 0) <= groups
