@@ -390,7 +390,6 @@ def test_clean_fids_folder_path_gives_the_same_distance(evaluation: Evaluation, 
 def test_bench_measures_both_paths(extractor: ClassifierExtractor, reference: Reference, monkeypatch):
     monkeypatch.setattr("dd.metrics.evaluate.open_extractor", lambda *args: extractor)
     monkeypatch.setattr("dd.metrics.protocols.Protocol.reference_path", lambda *args: reference.path)
-    found = measure(40, "fd-toy", 16, 0)
-    ours, theirs = found["rows"]
-    assert ours["value"] == pytest.approx(theirs["value"], rel=1e-3)
+    ours, theirs = measure(40, "fd-toy", 16, 2, 0)
+    assert ours["distance"] == pytest.approx(theirs["distance"], rel=1e-3)
     assert min(ours["seconds"], theirs["seconds"]) > 0

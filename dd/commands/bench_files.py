@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import typer
@@ -17,7 +18,7 @@ def report(name: str, rows: list[dict[str, Any]], as_json: bool) -> None:
         from dd.config import project_root
         from dd.files import write_text
 
-        found = {"command": command(), "machine": machine(), "rows": rows}
+        found = {**header(), "rows": rows}
         write_text(project_root() / "results" / "bench" / f"{name}.json", json.dumps(found, indent=1) + "\n")
         typer.echo(json.dumps(rows, indent=1))
         return
@@ -28,6 +29,11 @@ def report(name: str, rows: list[dict[str, Any]], as_json: bool) -> None:
     for row in rows:
         table.add_row(*("-" if v is None else f"{v:.5g}" if isinstance(v, float) else str(v) for v in row.values()))
     Console().print(table)
+
+
+def header() -> dict[str, Any]:
+    """What every file of figures says first: command, date (UTC) and machine."""
+    return {"command": command(), "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "machine": machine()}
 
 
 def command() -> str:

@@ -275,11 +275,11 @@ def _write(plan: Plan, timings: list[Timing]) -> str:
     """The figures as JSON, which also goes to results/bench/."""
     import json
 
-    from dd.commands.bench_files import command, machine
+    from dd.commands.bench_files import header
     from dd.config import project_root
     from dd.files import write_text
 
-    report: dict[str, Any] = {"command": command(), "machine": machine(), **asdict(plan)}
+    report: dict[str, Any] = {**header(), **asdict(plan)}
     text = json.dumps(report | {"rows": [asdict(timing) for timing in timings]}, indent=1)
     write_text(project_root() / "results" / "bench" / f"sampling-{plan.model}.json", text + "\n")
     return text

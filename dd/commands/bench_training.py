@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from dd.shards import Shards
     from dd.training import Pairs, PairSource
 
-# The two loops take turns, so that whatever else the machine does meets both.
-ROUNDS = 5
+MODELS = ("llamagen-fashion", "var-fashion")
 # Second trajectory point, as a share of the groups.
 SECOND = 0.5
 PAIRS = 4096
@@ -46,20 +45,31 @@ class Report:
 
 
 def training(
-    model: Annotated[str, typer.Option(help="A teacher of 'dd-cli zoo list'.")] = "llamagen-fashion",
+    model: Annotated[
+        list[str] | None, typer.Option(help="Teachers of 'dd-cli zoo list'; default: both small ones.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pairs of a step.")] = 48,
     steps: Annotated[int, typer.Option(min=3, help="Steps of each loop in each round.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the two loops take turns.")] = 5,
     dtype: Annotated[str, typer.Option(help="bf16 or fp32; auto: bf16 where it is fast.")] = "auto",
     muon_lr: Annotated[float, typer.Option(min=0, help="Muon for the blocks' matrices; 0: AdamW for all.")] = 0.01,
-    json: Annotated[bool, typer.Option("--json", help="Print numbers for programs.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="As JSON, and into results/bench/training.json.")] = False,
 ) -> None:
     """A training step (input, EMA and all) against a bare loop over the same model, batch and dtype; random weights."""
-    from dd.commands.bench_sampling import build
-    from dd.config import DistillConfig
+    from dd.commands.bench_files import report
 
     if dtype not in ("auto", "bf16", "fp32"):
         raise typer.BadParameter(f"expected auto, bf16 or fp32, got {dtype}", param_hint="--dtype")
     logging.getLogger("dd").setLevel(logging.WARNING)
+    rows = [asdict(bench(name, batch, steps, rounds, dtype, muon_lr)) for name in model or MODELS]
+    report("training", rows, json)
+
+
+def bench(model: str, batch: int, steps: int, rounds: int, dtype: str, muon_lr: float) -> Report:
+    """The figures of one teacher's student."""
+    from dd.commands.bench_sampling import build
+    from dd.config import DistillConfig
+
     teacher, student = build(model, True, "cpu")
     student.train().requires_grad_(True)
     config = DistillConfig(
@@ -72,23 +82,11 @@ def training(
         evaluate_every=steps,
         checkpoint_every=steps,
     )
-    report = measure(model, teacher, student, config)
-    if json:
-        import json as json_module
-
-        typer.echo(json_module.dumps(asdict(report), indent=1))
-    else:
-        typer.echo(
-            f"{model}, batch {batch}, {report.dtype}, {report.device}, {report.threads} threads, {ROUNDS} rounds of "
-            f"{steps} steps\n"
-            f"bare loop        {report.bare_seconds * 1e3:9.2f} ms a step\n"
-            f"training         {report.training_seconds * 1e3:9.2f} ms a step, {report.ratio:.3f} x\n"
-            f"  input awaited  {report.waited_seconds * 1e3:9.2f} ms a step"
-        )
+    return measure(model, teacher, student, config, rounds)
 
 
-def measure(model: str, teacher: Teacher, student: Student, config: DistillConfig) -> Report:
-    """Both loops in turn, the same student in both."""
+def measure(model: str, teacher: Teacher, student: Student, config: DistillConfig, rounds: int) -> Report:
+    """Both loops in turn, the same student in both: whatever else the machine does meets both."""
     import torch
 
     from dd.pairs import ShardPairs
@@ -103,7 +101,7 @@ def measure(model: str, teacher: Teacher, student: Student, config: DistillConfi
         batches = iter(ShardPairs(shards, config.batch, 0, device))
         pairs = next(batches)
         task = Task(teacher, ShardPairs(shards, config.batch, 0, device), pairs.take(slice(0)), Path(folder))
-        for number in range(ROUNDS + 1):  # one more than is counted: the first warms up
+        for number in range(rounds + 1):  # one more than is counted: the first warms up
             timed = Timed(task.pairs, device)
             train(student, replace(task, pairs=timed, folder=Path(folder) / str(number)), config)
             student.train()
@@ -119,7 +117,7 @@ def measure(model: str, teacher: Teacher, student: Student, config: DistillConfi
         dtype="bf16" if fast else "fp32",
         device=torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         threads=torch.get_num_threads(),
-        rounds=ROUNDS,
+        rounds=rounds,
         steps=config.steps,
         bare_seconds=statistics.median(bare[1:]),
         training_seconds=statistics.median(full[1:]),
