@@ -71,10 +71,14 @@ class Fixture:
 
     def dependency(self, letter: str) -> Fixture:
         """Another fixture whose weights this one uses, by the letter that its name starts with."""
-        for name, entry in self.others.items():
-            if name.startswith(letter + "_"):
-                return Fixture(self.folder, name, entry, self.others)
-        raise DDError(f"fixture {self.name}: expected a fixture {letter}_* in the same README.json, found none; add it")
+        needed = " ".join(self.entry["files"].get("depends_on", ()))
+        found = [name for name in self.others if name.startswith(letter + "_")]
+        if not found:
+            raise DDError(
+                f"fixture {self.name}: expected a fixture {letter}_* in the same README.json, found none; add it"
+            )
+        name = next((name for name in found if self.others[name]["files"]["weights"] in needed), found[0])
+        return Fixture(self.folder, name, self.others[name], self.others)
 
     def series(self, stem: str, among: dict[str, Tensor] | None = None) -> list[Tensor]:
         """Tensors stem.0, stem.1, ... in order."""

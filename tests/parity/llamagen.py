@@ -205,7 +205,7 @@ def teacher_involved(fixture: Fixture, name: str, model: DDLlamaGen, codebook: T
         tokens[:, :start] = nearest_code(draft[:, :start], codebook)
         yield f"{name}.prefix_idx", tokens[:, :start]
     teacher = build_teacher(fixture.dependency("E"))
-    guidance = fixture.setting(f"{name}.guided", r"CFG[ =]*([\d.]+)", 2.0)
+    guidance = fixture.setting(f"{name}.guided", r"CFG[ =]*(\d+(?:\.\d+)?)", 2.0)
     yield f"{name}.guided", decode(teacher, labels, tokens, Filters(guidance), start, end)
     yield f"{name}.index_sample", tokens[:, :end]
     split = int(fixture.setting(f"{name}.seq", r"split[ _t=]*(\d+)", 9))
