@@ -227,3 +227,16 @@ def test_stages_list_the_modules_that_their_scripts_import(name):
     } - {ROOT / "dd" / "models" / "registry.py"}
     missing = [str(file.relative_to(ROOT)) for file in wanted if not any(file.is_relative_to(dep) for dep in deps)]
     assert not missing
+
+
+@pytest.mark.parametrize("name", ["trajectories", "distill", "evaluate"])
+def test_stages_list_what_the_networks_are_made_of(name):
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
+    networks = {
+        found for family in ("llamagen", "var") for path in modules(f"dd/models/{family}") for found in imports(path)
+    }
+    files = {found.replace(".", "/") + ".py" for found in networks if re.fullmatch(r"dd\.models\.\w+", found)}
+    needed = {"dd/models/cache.py", "dd/models/filtering.py"}  # of decoding, which training the student does without
+    assert {f for f in files if (ROOT / f).is_file()} - (needed if name == "distill" else set()) <= set(
+        stage["do"]["deps"]
+    )
