@@ -1,9 +1,13 @@
-"""Feature extractor of a data set: a small classifier -> zoo/<name>/extractor.safetensors."""
+"""Feature extractor of a data set: a small classifier -> zoo/<name>/extractor.safetensors.
+
+`target: attributes` makes it a reader of scenes: one answer for every fact of every region (dd.scenes).
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,8 +17,10 @@ from torch.nn import functional as F
 from dd.data import ImageSet, load_images
 from dd.machine import tune_cpu
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
+from dd.metrics.reader import all_right
 from dd.precision import autocast
 from dd.progress import Progress, progress
+from dd.scenes import HEADS, REGIONS
 from zoo.settings import HERE, Extractor, load_settings, pick, run_stage
 
 log = logging.getLogger(__name__)
@@ -39,28 +45,51 @@ def augment(images: Tensor, generator: torch.Generator, flip: bool, shift: int =
 
 
 @torch.no_grad()
-def accuracy(model: SmallClassifier, data: ImageSet, batch: int = 500) -> float:
-    """Share of images whose class is predicted right."""
+def accuracy(model: SmallClassifier, data: ImageSet, targets: Tensor, batch: int = 500) -> float:
+    """Share of images whose class is predicted right; of scenes, of which every fact is."""
     model.eval()
-    hits = sum(
-        int((model(to_model(data.images[i : i + batch])).logits.argmax(1).numpy() == data.labels[i : i + batch]).sum())
-        for i in range(0, len(data), batch)
-    )
+    hits = 0
+    for i in range(0, len(data), batch):
+        logits = model(to_model(data.images[i : i + batch])).logits
+        wanted = targets[i : i + batch]
+        right = all_right(logits, wanted, model.config.heads) if model.config.heads else logits.argmax(1) == wanted
+        hits += int(right.sum())
     return hits / len(data)
 
 
-def train(settings: Extractor, data: ImageSet) -> SmallClassifier:
+def targets_of(settings: Extractor, folder: Path, data: ImageSet) -> Tensor:
+    """What is to be predicted: classes (N,), or the facts (N, heads) of scenes."""
+    if settings.target == "labels":
+        return torch.as_tensor(data.labels)
+    return torch.from_numpy(np.load(folder / "attributes.npy")).long()
+
+
+def loss_of(logits: Tensor, targets: Tensor, heads: tuple[int, ...], smoothing: float) -> Tensor:
+    """Cross-entropy; of several heads the mean over regions of the sum over facts."""
+    if not heads:
+        return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+    parts = zip(logits.split(heads, 1), targets.unbind(1), strict=True)
+    asked = [(part, target) for part, target in parts if bool((target >= 0).any())]
+    losses = [F.cross_entropy(part, target, label_smoothing=smoothing) for part, target in asked]
+    return torch.stack(losses).sum() / len(REGIONS)
+
+
+def train(settings: Extractor, data: ImageSet, targets: Tensor) -> SmallClassifier:
     """One-cycle SGD with augmentation."""
     run = settings.train
     torch.manual_seed(run.seed)
     generator = torch.Generator().manual_seed(run.seed)
     size = data.images.shape[1]
-    model = SmallClassifier(ClassifierConfig(len(data.classes), size, settings.channels, settings.blocks))
+    heads = HEADS if settings.target == "attributes" else ()
+    model = SmallClassifier(
+        ClassifierConfig(
+            sum(heads) or len(data.classes), size, settings.channels, settings.blocks, grid=settings.grid, heads=heads
+        )
+    )
     model.to(memory_format=torch.channels_last)
     steps = int(run.epochs * len(data) / run.batch)
     optimizer = torch.optim.SGD(model.parameters(), run.lr, 0.9, weight_decay=run.weight_decay, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, run.lr, total_steps=steps, pct_start=0.2)
-    labels = torch.as_tensor(data.labels)
     order = torch.cat([torch.randperm(len(data), generator=generator) for _ in range(int(np.ceil(run.epochs)) + 1)])
     model.train()
     bar: Progress[None] = progress(steps, unit="steps", label="extractor")
@@ -70,7 +99,7 @@ def train(settings: Extractor, data: ImageSet) -> SmallClassifier:
             images = augment(to_model(data.images[rows.numpy()]), generator, run.flip, settings.shift)
             with autocast("auto"):
                 logits = model(images).logits.float()
-            loss = F.cross_entropy(logits, labels[rows], label_smoothing=settings.label_smoothing)
+            loss = loss_of(logits, targets[rows], heads, settings.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -82,13 +111,13 @@ def train(settings: Extractor, data: ImageSet) -> SmallClassifier:
 def main(name: str) -> str:
     settings = pick(load_settings().extractors, "extractor", name)
     folder = HERE / "data" / settings.dataset
-    model = train(settings, load_images(folder / "train"))
-    test = load_images(folder / "test")
-    share = accuracy(model, test)
+    data, test = load_images(folder / "train"), load_images(folder / "test")
+    model = train(settings, data, targets_of(settings, folder / "train", data))
+    share = accuracy(model, test, targets_of(settings, folder / "test", test))
     target = HERE / name / "extractor.safetensors"
     target.parent.mkdir(exist_ok=True)
     scratch = target.with_name(".extractor.safetensors")
-    model.calibrate(to_model(load_images(folder / "train").images[:5000]))
+    model.calibrate(to_model(data.images[:5000]))
     model.save(scratch, {"data": settings.dataset, "test_accuracy": round(share, 4), "classes": list(test.classes)})
     os.replace(scratch.with_suffix(".json"), target.with_suffix(".json"))
     os.replace(scratch, target)

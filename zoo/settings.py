@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from dd.config import Section
 from dd.errors import DDError
+from dd.files import explained
 
 HERE = Path(__file__).resolve().parent
 
@@ -26,6 +27,18 @@ class Dataset(Section):
     image_size: PositiveInt
     crop: bool = True
     unreadable: Literal["refuse", "skip"] = "refuse"
+
+
+class SceneSettings(Section):
+    """Captioned scenes from the photographs of a data set of single items (Fashion-MNIST)."""
+
+    dataset: str = Field(description="whose photographs")
+    extractor: str = Field(description="the classifier that leaves out photographs it is not sure of")
+    train: PositiveInt
+    test: PositiveInt
+    photographs: PositiveInt = Field(description="of each item, at most")
+    surely: float = Field(0.9, ge=0, lt=1)
+    seed: int = Field(0, ge=0)
 
 
 class Training(Section):
@@ -50,6 +63,14 @@ class Extractor(Section):
     train: Training
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     shift: int = Field(2, ge=0, description="augmentation: each image moves by up to so many pixels")
+    target: Literal["labels", "attributes"] = Field("labels", description="attributes: of scenes, a head for each fact")
+    grid: PositiveInt = Field(1, description="features are pooled over grid x grid parts of the image")
+
+
+class Reference(Section):
+    """Statistics of a data set's test images, by the extractor of the reference's own name."""
+
+    dataset: str
 
 
 class TokenizerSettings(Section):
@@ -66,17 +87,27 @@ class TokenizerSettings(Section):
 
 class TeacherSettings(Section):
     tokenizer: str
+    text_encoder: str | None = Field(None, description="of a text-to-image teacher: an encoder of dd.text_encoder")
     config: dict[str, Any] = Field(description="the transformer's own configuration")
     train: Training
-    label_dropout: float = Field(0.1, ge=0, lt=1)
+    label_dropout: float = Field(0.1, ge=0, lt=1, description="share of conditions that are left out, for guidance")
     filters: dict[str, float] = Field({}, description="guidance and filters it is best sampled with")
 
 
 class Zoo(Section):
     datasets: dict[str, Dataset]
+    scenes: dict[str, SceneSettings] = Field({})
     extractors: dict[str, Extractor]
+    references: dict[str, Reference] = Field({})
     tokenizers: dict[str, TokenizerSettings]
     teachers: dict[str, TeacherSettings]
+
+    @model_validator(mode="after")
+    def _check(self) -> Zoo:
+        for name, reference in self.references.items():
+            if name not in self.extractors or self.extractors[name].dataset != reference.dataset:
+                raise ValueError(f"references.{name}: expected an extractor '{name}' of data set {reference.dataset}")
+        return self
 
 
 def load_settings(path: Path = HERE / "params.yaml") -> Zoo:
@@ -102,7 +133,8 @@ def run_stage(main: Callable[[str], str], doc: str | None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     started = time.monotonic()
     try:
-        done = main(parser.parse_args().name)
+        with explained():
+            done = main(parser.parse_args().name)
     except DDError as error:
         raise SystemExit(f"error: {error}") from None
     logging.getLogger(__name__).info("%s (%.0f s)", done, time.monotonic() - started)

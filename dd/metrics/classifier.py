@@ -29,6 +29,8 @@ class ClassifierConfig:
     the features. blocks: residual blocks of each stage (0: the stage is its one opening convolution).
     feature_scale: the features are multiplied by it. The kernel of KID, (x.y / F + 1)^3, supposes features whose
     root mean square is about 1, and distances then have a readable size; see `SmallClassifier.calibrate`.
+    grid: features are pooled over grid x grid parts of the image, so that they know where things are.
+    heads: sizes of several answers that stand one after the other in the logits (their sum is num_classes); empty: one.
     """
 
     num_classes: int = 10
@@ -36,8 +38,17 @@ class ClassifierConfig:
     channels: tuple[int, ...] = (32, 64, 128)
     blocks: tuple[int, ...] = (0, 1, 1)
     feature_scale: float = 1.0
+    grid: int = 1
+    heads: tuple[int, ...] = ()
+
+    @property
+    def feature_width(self) -> int:
+        """F, the width of the pooled features."""
+        return self.channels[-1] * self.grid**2
 
     def __post_init__(self) -> None:
+        if self.heads and sum(self.heads) != self.num_classes:
+            raise DDError(f"expected heads that add up to {self.num_classes} classes, got {self.heads}: mend one of them")
         if not self.channels or len(self.channels) != len(self.blocks):
             raise DDError(
                 f"expected one number of blocks for each stage, got channels {self.channels} and blocks {self.blocks}: "
@@ -63,7 +74,7 @@ class SmallClassifier(nn.Module):
             _stage(width_in, width, blocks, stride=1 if i == 0 else 2)
             for i, (width_in, width, blocks) in enumerate(zip(inputs, config.channels, config.blocks, strict=True))
         )
-        self.head = nn.Linear(config.channels[-1], config.num_classes)
+        self.head = nn.Linear(config.feature_width, config.num_classes)
 
     def stages(self, images: Tensor) -> list[Tensor]:
         """The map after each stage: (B, channels[i], H / 2^i, W / 2^i), differentiable."""
@@ -82,7 +93,11 @@ class SmallClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> ClassifierOutput:
         """Images (B, 3, H, W) in [-1, 1] to features (B, F) and logits (B, num_classes)."""
-        pooled = self.stages(images)[-1].mean(dim=(2, 3))  # (B, F)
+        last = self.stages(images)[-1]
+        if self.config.grid == 1:
+            pooled = last.mean(dim=(2, 3))  # (B, F)
+        else:
+            pooled = F.adaptive_avg_pool2d(last, self.config.grid).flatten(1)
         return ClassifierOutput(pooled * self.config.feature_scale, self.head(pooled))
 
     @torch.no_grad()

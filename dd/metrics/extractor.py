@@ -68,12 +68,13 @@ class ClassifierExtractor(Extractor):
         self.name = name or f"classifier-{path.parent.name}"
         self.preprocessing = f"x / 127.5 - 1; features x {self.model.config.feature_scale:g}"
         self.weights_sha256 = sha256_file(path)
-        self.feature_width = self.model.config.channels[-1]
+        self.feature_width = self.model.config.feature_width
         self.image_size = self.model.config.image_size
 
     def extract(self, images: Tensor) -> Features:
         out = self.model(images.to(self.device).float() / 127.5 - 1)
-        return Features(out.features.cpu(), out.logits.cpu())
+        single = not self.model.config.heads  # several answers are no one distribution to take an Inception score of
+        return Features(out.features.cpu(), out.logits.cpu() if single else None)
 
 
 class TorchScriptExtractor(Extractor):

@@ -22,7 +22,10 @@ USAGE_WINDOW = 65536
 
 @dataclass(frozen=True)
 class VQConfig:
-    """Sizes of the tokenizer. `latent` is the side of the code grid; images are latent * 2 ** (levels - 1) wide."""
+    """Sizes of the tokenizer. `latent` is the side of the code grid; images are latent * 2 ** (levels - 1) * patch wide.
+
+    patch: the networks see patch x patch pixels as one (1 officially), which spares small machines the finest level.
+    """
 
     codebook_size: int = 16384
     codebook_dim: int = 8
@@ -31,6 +34,7 @@ class VQConfig:
     ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
     num_res_blocks: int = 2
     latent: int = 16
+    patch: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ch_mult", tuple(self.ch_mult))
@@ -40,7 +44,7 @@ class VQConfig:
     @property
     def image_size(self) -> int:
         """Side of the images in pixels."""
-        return self.latent * 2 ** (len(self.ch_mult) - 1)
+        return self.latent * 2 ** (len(self.ch_mult) - 1) * self.patch
 
 
 class Attention(nn.Module):
@@ -95,7 +99,8 @@ class Encoder(nn.Module):
         super().__init__()
         widths = [config.ch, *(config.ch * m for m in config.ch_mult)]
         last = len(config.ch_mult) - 1
-        self.conv_in = nn.Conv2d(3, config.ch, 3, padding=1)
+        self.patch = config.patch
+        self.conv_in = nn.Conv2d(3 * config.patch**2, config.ch, 3, padding=1)
         self.conv_blocks = nn.ModuleList()
         for i in range(last + 1):
             down = None if i == last else Downsample(widths[i + 1])
@@ -107,7 +112,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], config.z_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv_in(x)
+        h = self.conv_in(F.pixel_unshuffle(x, self.patch) if self.patch > 1 else x)
         for level in self.conv_blocks:
             h = level(h)
         for block in self.mid:
@@ -131,7 +136,8 @@ class Decoder(nn.Module):
                 Level(widths[max(i - 1, 0)], widths[i], config.num_res_blocks + 1, attention=i == 0, upsample=up)
             )
         self.norm_out = group_norm(widths[-1])
-        self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
+        self.patch = config.patch
+        self.conv_out = nn.Conv2d(widths[-1], 3 * config.patch**2, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.conv_in(z)
@@ -139,7 +145,8 @@ class Decoder(nn.Module):
             h = block(h)
         for level in self.conv_blocks:
             h = level(h)
-        return self.conv_out(F.silu(self.norm_out(h)))
+        image = self.conv_out(F.silu(self.norm_out(h)))
+        return F.pixel_shuffle(image, self.patch) if self.patch > 1 else image
 
 
 class Codes(nn.Module):

@@ -23,7 +23,11 @@ from dd.models.cache import KVCache
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """Sizes of the transformer. `block_size` is L, the tokens of one image; `codebook_dim` is for students only."""
+    """Sizes of the transformer. `block_size` is L, the tokens of one image; `codebook_dim` is for students only.
+
+    attend_captions: conditioning rows keep their queries and keys (they are turned by no angle). Officially both
+    vanish, and every row then sees nothing but the mean over the rows of a caption: small models learn less from that.
+    """
 
     n_layer: int
     n_head: int
@@ -37,6 +41,7 @@ class GPTConfig:
     codebook_dim: int = 8
     ffn_multiple: int = 256
     norm_eps: float = 1e-5
+    attend_captions: bool = False
 
     def __post_init__(self) -> None:
         if self.model_type not in ("c2i", "t2i"):
@@ -60,11 +65,11 @@ class GPTConfig:
 
 
 @lru_cache(maxsize=16)
-def rope_table(rows: int, side: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def rope_table(rows: int, side: int, head_dim: int, device: torch.device, keep: bool = False) -> tuple[Tensor, Tensor]:
     """cos and sin, each (rows + side * side, head_dim / 2), float32.
 
     The first half of the pairs turns with the grid row, the second with the column. The `rows` conditioning
-    positions have cos = sin = 0, which makes their queries and keys vanish: official behaviour.
+    positions have cos = sin = 0, which makes their queries and keys vanish: official behaviour. keep: cos = 1 there.
     """
     with torch.inference_mode(False):
         half = head_dim // 2
@@ -74,7 +79,7 @@ def rope_table(rows: int, side: int, head_dim: int, device: torch.device) -> tup
         by_column = turns[None].expand(side, side, -1)
         angle = torch.cat([by_row, by_column], -1).flatten(0, 1)  # (side * side, half)
         pad = (0, 0, rows, 0)
-        return F.pad(angle.cos(), pad), F.pad(angle.sin(), pad)
+        return F.pad(angle.cos(), pad, value=float(keep)), F.pad(angle.sin(), pad)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -215,7 +220,8 @@ class Trunk(nn.Module):
         mask: (B, n, keys) bool. Without one: causal from position 0; behind a cache one row that sees all of it.
         """
         config = self.config
-        table = rope_table(config.cls_token_num, math.isqrt(config.block_size), config.head_dim, x.device)
+        side = math.isqrt(config.block_size)
+        table = rope_table(config.cls_token_num, side, config.head_dim, x.device, config.attend_captions)
         rope = (table[0][start : start + x.shape[1]], table[1][start : start + x.shape[1]])
         rows = None if mask is None else mask[:, None]
         for i, block in enumerate(self.layers):
