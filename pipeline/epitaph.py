@@ -11,12 +11,15 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 FAREWELL = b"."
+BUSY, TRIES, PAUSE = 503, 20, 0.5
 MESSAGE = "The process of this run was killed. Its stages have ended; finished shards and checkpoints are kept."
 
 
@@ -61,11 +64,20 @@ def mark(api: str, run: str) -> None:
 
 
 def post(api: str, path: str, body: Any) -> Any:
-    """One call of the API with the standard library alone: Prefect's client takes two seconds to import."""
+    """One call of the API with the standard library alone: Prefect's client takes two seconds to import.
+
+    The server answers 503 while its database is locked; like Prefect's client, this comes back a little later.
+    """
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{api.rstrip('/')}/{path}", json.dumps(body).encode(), headers, method="POST")
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)
+    for tries_left in range(TRIES - 1, -1, -1):
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code != BUSY or not tries_left:
+                raise
+            time.sleep(PAUSE)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 
 from pipeline import server
+from pipeline.epitaph import post
+
+__all__ = ["Prefect", "Toy", "busy", "post", "until"]
 
 TOY = Path(__file__).parent / "toy"
 QUIET = {
@@ -181,19 +184,3 @@ def prefect(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str
 def api(prefect: Prefect) -> str:
     """The address of the session's server."""
     return prefect.api
-
-
-def post(api: str, path: str, body: Any) -> Any:
-    """One call of the Prefect API.
-
-    The server answers 503 while its SQLite file is locked; like Prefect's own client, this comes back a little later.
-    """
-    import httpx
-
-    for _ in range(20):
-        answer = httpx.post(f"{api}/{path}", json=body, timeout=20)
-        if answer.status_code != 503:
-            break
-        time.sleep(0.5)
-    answer.raise_for_status()
-    return answer.json()
