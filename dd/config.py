@@ -23,6 +23,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class CaptionsConfig(Section):
+    """Caption files of a text-to-image experiment (.txt, .csv, .parquet), relative to the project's folder."""
+
+    train: str = Field(description="what pairs are drawn from, in turn")
+    test: str = Field(description="what the evaluation draws from")
+    column: str = "caption"
+
+
 class TeacherConfig(Section):
     """Which teacher, and the distribution that it is sampled from (`dd.models.base.Filters`)."""
 
@@ -33,18 +41,16 @@ class TeacherConfig(Section):
     top_p: float = Field(1.0, gt=0, le=1)
     temperature: float = Field(1.0, gt=0)
     guidance_tokens: int = Field(-1, ge=-1)
+    captions: CaptionsConfig | None = Field(None, description="of a text-to-image experiment")
 
 
 class SolverConfig(Section):
     """Settings of the noise-to-token map (`dd.flow.Solver`); part of a shard's identity."""
 
-    method: Literal["adaptive", "grid"] = "adaptive"
-    tolerance: float = Field(0.001, gt=0)
-    first: float = Field(0.1, gt=0)
+    first: float = Field(0.2, gt=0, le=1)
+    ratio: float = Field(1.2, gt=1, le=1.3)
     negligible: float = Field(1e-4, gt=0, le=0.01)
     max_evaluations: int = Field(100, ge=2)
-    steps: int = Field(32, ge=2)
-    last: float = Field(60.0, gt=0)
 
 
 class TrajectoriesConfig(Section):
@@ -56,7 +62,6 @@ class TrajectoriesConfig(Section):
     batch: PositiveInt = 256
     seed: int = Field(0, ge=0)
     solver: SolverConfig = SolverConfig()
-    captions: str | None = Field(None, description="caption file of a text-to-image experiment")
 
 
 class StudentConfig(Section):
@@ -209,7 +214,6 @@ class EvaluateConfig(Section):
     seed: int = Field(1, ge=0)
     batch: PositiveInt = 250
     reference: str | None = Field(None, description="reference file of your own; default the protocol's")
-    captions: str | None = None
     samplers: tuple[Sampler, ...]
 
 
@@ -228,6 +232,8 @@ class Experiment(Section):
             raise ValueError("needs exactly one of 'distill' (train a student) and 'student' (fetch a released one)")
         if self.distill is not None and self.trajectories is None:
             raise ValueError("'distill' needs 'trajectories'")
+        if (self.condition == "text") != (self.teacher.captions is not None):
+            raise ValueError("condition 'text' and teacher.captions belong together: expected both or neither")
         return self
 
 

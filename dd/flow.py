@@ -28,18 +28,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dd.errors import DDError
-from dd.flow_steps import REACH, augment, integrate, join, shrink, start, two_codes, weigh
+from dd.flow_steps import augment, solve, two_codes, weigh
 
-# Working sets shrink through these widths; a token moves to its own gathered copy of the codes it still needs.
-_WIDTHS = (256, 32)
-# Gathering pays when the codebook is so many times wider.
-_GATHER = 16
 # Numbers in one work array (tokens x codes): about the size of a CPU's cache, and as much as a GPU likes.
 _CHUNK = {"cpu": 1 << 19}
 _CHUNK_OTHER = 1 << 27
@@ -49,32 +44,28 @@ _CHUNK_OTHER = 1 << 27
 class Solver:
     """How the map is integrated. JSON-able with `dataclasses.asdict`, and part of a shard's identity.
 
-    method: "adaptive" chooses each token's steps by its own error; "grid" uses one geometric grid of `steps` values
-    of r from `first` to `last` (in units of 1 / spread of the codes) for every token.
-    tolerance: error allowed in one step, as a fraction of the spread of y (the noise has spread 1).
-    first: the first step, as a fraction of 1 / spread.
+    first: the first step in r, as a fraction of 1 / spread of the codes under p.
+    ratio: of one r to the one before, once steps so long are not less than the first.
     negligible: total weight of the codes that may be dropped.
-    max_evaluations: where the adaptive method gives up and compares the two likeliest codes.
+    max_evaluations: after so many the two likeliest codes are compared.
     """
 
-    method: Literal["adaptive", "grid"] = "adaptive"
-    tolerance: float = 0.001
-    first: float = 0.1
+    first: float = 0.2
+    ratio: float = 1.2
     negligible: float = 1e-4
     max_evaluations: int = 100
-    steps: int = 32
-    last: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.method not in ("adaptive", "grid"):
-            raise DDError(f"solver.method must be adaptive or grid, got {self.method!r}")
-        for name in ("tolerance", "first", "negligible", "last"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise DDError(f"solver.{name} must be a positive number, got {getattr(self, name)}")
-        if self.negligible > 0.01:
-            raise DDError(f"solver.negligible must be at most 0.01 or frequencies are biased, got {self.negligible}")
-        if self.max_evaluations < 2 or self.steps < 2:
-            raise DDError("solver.max_evaluations and solver.steps must be at least 2")
+        if not 0 < self.first <= 1:
+            raise DDError(f"solver.first must be above 0 and at most 1, got {self.first}")
+        if not 1 < self.ratio <= 1.3:
+            raise DDError(f"solver.ratio must be above 1 and at most 1.3, or steps are unstable, got {self.ratio}")
+        if not 0 < self.negligible <= 0.01:
+            raise DDError(
+                f"solver.negligible must be above 0 and at most 0.01, or frequencies are biased, got {self.negligible}"
+            )
+        if self.max_evaluations < 2:
+            raise DDError(f"solver.max_evaluations must be at least 2, got {self.max_evaluations}")
 
 
 @dataclass(frozen=True)
@@ -123,8 +114,7 @@ class Codes:
 
     def members(self, distinct: Tensor, rest: Tensor, log_probs: Tensor) -> Tensor:
         """Tokens (N,) from distinct vectors (N,), the uniform numbers `rest` (N,) and log_probs (N, V)."""
-        if self.inverse is None:
-            return distinct
+        assert self.inverse is not None
         member = self.inverse == distinct[:, None]  # (N, V)
         shares = torch.where(member, log_probs.double(), -math.inf).softmax(-1).cumsum(-1)
         below = (shares <= rest[:, None]).sum(-1, keepdim=True)
@@ -159,33 +149,24 @@ def map_noise(noise: Tensor, log_probs: Tensor, codes: Tensor | Codes, solver: S
 
 
 def _map_chunk(noise: Tensor, log_probs: Tensor, codes: Codes, solver: Solver) -> FlowResult:
-    """Some tokens, through working sets of falling width."""
-    size = len(codes.vectors)
+    """Some tokens at once."""
     merged = codes.merge(log_probs)
-    if merged.shape[1] < size:  # the dummy beside a single code
+    if merged.shape[1] < len(codes.vectors):  # the dummy beside a single code
         merged = torch.cat([merged, torch.full_like(merged, -math.inf)], -1)
-    course, work = start(noise, merged, augment(codes.vectors), solver)
-    tokens = torch.empty(len(noise), dtype=torch.long, device=noise.device)
-    rest = torch.empty(len(noise), dtype=torch.float64, device=noise.device)
-    evaluations = torch.empty_like(tokens)
-    for width in (w for w in _WIDTHS if size >= _GATHER * w):
-        course, work = join([shrink(c, w, width, solver) for c, w in integrate(course, work, width, REACH, solver)])
-    course, work = join(integrate(course, work, 2, REACH, solver))
-    ends = [(course, work)]
-    slow = (course.scalar("r") > REACH).squeeze(1).nonzero().squeeze(1)
-    if len(slow):
-        ends += integrate(*shrink(course.take(slow), work.take(slow), 2, solver), 2, math.inf, solver)
-    for c, w in ends:
-        row = c.scalar("row").long().squeeze(1)
-        tokens[row], rest[row] = two_codes(c, w)
-        evaluations[row] = c.scalar("evaluations").long().squeeze(1)
-    return FlowResult(codes.members(tokens, rest, log_probs), evaluations)
+    ends = solve(noise, merged, codes.vectors, solver)
+    chosen, left = two_codes(ends, codes.inverse is not None)
+    order = ends.row.argsort()
+    tokens = chosen[order]
+    if left is not None:
+        tokens = codes.members(tokens, left[order], log_probs)
+    return FlowResult(tokens, ends.evaluations[order])
 
 
 def posterior(x: Tensor, t: Tensor, log_probs: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     """w (N, V) and m (N, C) of the equations above, in the paper's x (N, C) and t (N,) < 1. For reading and tests."""
     r = t / (1 - t)
-    weights = weigh(x / (1 - t)[:, None], r[:, None], log_probs, augment(codes))
+    left = torch.cat([x * (r / (1 - t))[:, None], (r * r)[:, None]], -1)
+    weights = weigh(left, 1.0, log_probs, augment(codes))
     return weights, weights @ codes
 
 

@@ -30,7 +30,7 @@ from dd.models.base import Condition, Filters, Teacher
 from dd.noise import noise
 from dd.trajectory import trajectory
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 Split = Literal["train", "held_out"]
 

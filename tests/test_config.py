@@ -132,6 +132,6 @@ def test_fingerprint_follows_values_and_contents(tmp_path):
     solver = config.SolverConfig()
     one = config.fingerprint(solver, file, 3)
     assert one == config.fingerprint(solver, file, 3)
-    assert one != config.fingerprint(solver.model_copy(update={"tolerance": 0.5}), file, 3)
+    assert one != config.fingerprint(solver.model_copy(update={"ratio": 1.1}), file, 3)
     file.write_text("b", encoding="utf-8")
     assert one != config.fingerprint(solver, file, 3)

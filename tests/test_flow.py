@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import time
 
 import numpy as np
@@ -102,14 +103,21 @@ def test_agrees_with_dopri5_on_the_papers_equation(case: str) -> None:
     assert result.evaluations.double().mean() <= 27
 
 
-def test_grid_method_agrees_less_and_is_unbiased_too() -> None:
+def test_a_coarser_grid_takes_fewer_evaluations_and_is_unbiased_too() -> None:
     codes = random_codebook(256, 8, seed=2)
     log_p = peaked(1, 256, 2.0, seed=2).expand(4000, -1)
     e = normal(4000, 8, seed=2)
-    grid = map_noise(e, log_p, codes, Solver(method="grid", steps=48))
-    assert (grid.tokens == map_noise(e, log_p, codes).tokens).double().mean() > 0.995
-    assert grid.evaluations.max() <= 48
-    assert chi_square(grid.tokens, log_p[0].exp()) > 1e-3
+    fine, coarse = map_noise(e, log_p, codes), map_noise(e, log_p, codes, Solver(first=0.45, ratio=1.3))
+    assert 0.985 < (coarse.tokens == fine.tokens).double().mean() < 1
+    assert coarse.evaluations.double().mean() < 0.75 * fine.evaluations.double().mean()
+    assert chi_square(coarse.tokens, log_p[0].exp()) > 1e-3
+
+
+def test_out_of_evaluations_a_likely_code_is_taken() -> None:
+    codes, log_p = random_codebook(256, 8, seed=2), peaked(500, 256, 2.0, seed=2)
+    result = map_noise(normal(500, 8), log_p, codes, Solver(max_evaluations=3))
+    assert result.evaluations.max() == 3
+    assert (log_p.gather(1, result.tokens[:, None]) > -12).all()
 
 
 def test_two_codes_need_no_integration_and_are_exact() -> None:
@@ -220,14 +228,23 @@ def test_faster_than_dopri5() -> None:
     assert time.process_time() - middle > 2 * (middle - start)  # 20 x and more in the benchmark
 
 
-def test_solver_is_json_and_checked() -> None:
-    assert Solver(**json.loads(json.dumps(dataclasses.asdict(Solver(tolerance=0.01))))) == Solver(tolerance=0.01)
-    with pytest.raises(DDError, match=r"solver.tolerance must be a positive number, got 0"):
-        Solver(tolerance=0)
-    with pytest.raises(DDError, match=r"solver.method must be adaptive or grid, got 'euler'"):
-        Solver(method="euler")  # type: ignore[arg-type]
-    with pytest.raises(DDError, match=r"solver.negligible must be at most 0.01"):
-        Solver(negligible=0.5)
+def test_solver_is_json() -> None:
+    assert Solver(**json.loads(json.dumps(dataclasses.asdict(Solver(ratio=1.1))))) == Solver(ratio=1.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"first": 0}, "solver.first must be above 0 and at most 1, got 0"),
+        ({"ratio": 1.5}, "solver.ratio must be above 1 and at most 1.3, or steps are unstable, got 1.5"),
+        ({"ratio": math.nan}, "solver.ratio must be above 1 and at most 1.3, or steps are unstable, got nan"),
+        ({"negligible": 0.5}, "solver.negligible must be above 0 and at most 0.01, or frequencies are biased, got 0.5"),
+        ({"max_evaluations": 1}, "solver.max_evaluations must be at least 2, got 1"),
+    ],
+)
+def test_solver_is_checked(settings: dict[str, float], text: str) -> None:
+    with pytest.raises(DDError, match=f"^{re.escape(text)}$"):
+        Solver(**settings)
 
 
 @pytest.mark.parametrize(
