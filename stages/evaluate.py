@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ from dd.errors import DDError
 from dd.files import explained, publish, write_text
 from dd.machine import tune_cpu
 from dd.metrics.draw import sampler_label
-from dd.metrics.evaluate import Batch, Evaluation, Measured, open_evaluation
+from dd.metrics.evaluate import Batch, Evaluation, Measured, check_folder, open_evaluation
 from dd.metrics.images import load_npz, to_uint8
 from dd.metrics.open import open_drawer
 from dd.metrics.protocols import protocol
+from dd.metrics.reader import SceneReader, open_reader
 from dd.metrics.rows import Row, fill_ratios, make_row, numbers
 from dd.models.base import Teacher
 from dd.progress import Progress, progress
@@ -42,11 +43,15 @@ GRID_COLUMNS = 10
 
 @dataclass(frozen=True)
 class Floor:
-    """Training images: the rows `real` and `reconstruction`. missing: why there are none."""
+    """Training images: the rows `real` and `reconstruction`. missing: why there are none.
+
+    attributes: (N, heads) of scenes, what a reader should find in them.
+    """
 
     images: Tensor | None
     labels: Tensor | None
     missing: str | None = None
+    attributes: Tensor | None = None
 
 
 def load_floor(root: Path, name: str, count: int) -> Floor:
@@ -59,7 +64,9 @@ def load_floor(root: Path, name: str, count: int) -> Floor:
     if len(images) < count:
         return Floor(None, None, f"needs {count} training images, {path.relative_to(root)} holds {len(images)}")
     images = images[:, None].expand(-1, 3, -1, -1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
-    return Floor(images, torch.from_numpy(arrays["labels"][:count].astype(np.int64)))
+    labels = torch.from_numpy(arrays["labels"][:count].astype(np.int64))
+    facts = torch.from_numpy(arrays["attributes"][:count].astype(np.int64)) if "attributes" in arrays else None
+    return Floor(images, labels, attributes=facts)
 
 
 def floor_batches(floor: Floor, teacher: Teacher, reconstruct: bool, size: int) -> Iterator[Batch]:
@@ -81,6 +88,7 @@ class Stage:
 
     def __init__(self, name: str, root: Path, out: Path, keep_images: Path | None = None) -> None:
         self.name, self.root, self.out, self.keep = name, root, out, keep_images
+        self.revision = git_revision(root)  # of the code that runs, whatever is committed meanwhile
         self.experiment = config.load_experiment(name)
         self.settings = self.experiment.evaluate
         self.protocol = protocol(self.settings.protocol)
@@ -96,9 +104,15 @@ class Stage:
         )
         self.drawer, self.teacher_info = open_drawer(name, root, device)
         self.teacher = self.drawer.teacher
+        self._check_images()
         models = root / "models" / name
         self.student_info: StudentInfo | None = read_student_info(models) if self.drawer.student is not None else None
         self.floor = load_floor(root, self.settings.protocol, self.settings.images)
+        self.caption_accuracy: dict[str, float | None] = {}
+        self.reader: SceneReader | None = None
+        self.unread: str | None = None  # why a text experiment has no caption accuracy
+        if self.experiment.condition == "text":
+            self.reader, self.unread = open_reader(root, name, self.settings.protocol, device)
         self.grid: dict[str, Tensor] = {}
 
     def _check_seed(self) -> None:
@@ -107,6 +121,22 @@ class Stage:
             raise DDError(
                 f"{self.name}: expected evaluate.seed to differ from trajectories.seed, both are {self.settings.seed}: "
                 "the student would be measured on noise that it was trained on"
+            )
+
+    def _check_images(self) -> None:
+        """What the teacher draws is what the protocol measures: size, and classes that the reference has."""
+        info, opened = self.teacher_info, self.evaluation
+        wanted = self.protocol.image_size or (opened.extractor.image_size if opened.extractor else None)
+        if wanted and info.image_size != wanted:
+            raise DDError(
+                f"{self.name}: protocol {self.protocol.name} measures images of {wanted} x {wanted}, teacher "
+                f"{info.name} draws {info.image_size} x {info.image_size}: name the protocol of its data set"
+            )
+        known = opened.reference.classes if opened.reference else 0
+        if known and len(info.classes) > known:
+            raise DDError(
+                f"{self.name}: the reference of protocol {self.protocol.name} has {known} classes, teacher {info.name} "
+                f"{len(info.classes)}: name the protocol of its data set"
             )
 
     def rows(self) -> list[Row]:
@@ -133,7 +163,17 @@ class Stage:
         self._fill_grid(sampler)
         folder = self.keep / sampler_label(sampler) if self.keep else None
         pair = None if self._is_floor(sampler) or sampler.name == "teacher" else partner
-        return self.evaluation.measure(self._batches(sampler), pair, folder, self.settings.seed)
+        batches = self._batches(sampler)
+        reading = (
+            self.reader.reading(self.floor.attributes if self._is_floor(sampler) else None) if self.reader else None
+        )
+        found = self.evaluation.measure(
+            reading.watch(batches) if reading else batches, pair, folder, self.settings.seed
+        )
+        self.caption_accuracy[sampler_label(sampler)] = reading.accuracy if reading else None
+        return (
+            found if self.unread is None else replace(found, missing=found.missing | {"caption_accuracy": self.unread})
+        )
 
     def _batches(self, sampler: config.Sampler) -> Iterator[Batch]:
         if self._is_floor(sampler):
@@ -157,15 +197,26 @@ class Stage:
             "label": sampler_label(sampler),
             "evaluations": self.drawer.evaluations(sampler),
             "seconds_per_image": self.drawer.seconds_per_image(sampler, self.settings.batch) if drawn else None,
+            "caption_accuracy": self.caption_accuracy.get(sampler_label(sampler)),
+            "timing": self.timing() if drawn else None,
             "parameters": self.drawer.parameters(sampler),
             "protocol": self.protocol.name,
             "seed": self.settings.seed,
-            "revision": git_revision(self.root),
+            "revision": self.revision,
+            "extractor_sha256": self.evaluation.extractor.weights_sha256 if self.evaluation.extractor else None,
+            "reference_sha256": self.evaluation.reference.sha256 if self.evaluation.reference else None,
             "teacher_sha256": self.teacher_info.sha256,
             "student_sha256": self.student_info.sha256 if with_student and self.student_info else None,
             "command": f"python -m stages.evaluate {self.name}",
         }
         return make_row(**values | found.row())
+
+    def timing(self) -> str:
+        """What seconds_per_image was taken with: batch, dtype, device, threads."""
+        codebook = self.teacher.codebook
+        cuda = codebook.device.type == "cuda"
+        where = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
+        return f"batch {self.settings.batch}, {str(codebook.dtype).removeprefix('torch.')}, {where}"
 
     @staticmethod
     def _is_floor(sampler: config.Sampler) -> bool:
@@ -173,9 +224,14 @@ class Stage:
 
 
 def git_revision(root: Path) -> str | None:
-    """The commit that is checked out, or None outside git."""
-    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+    """The commit that is checked out, with `-dirty` where code or parameters differ from it; None outside git."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+
+    commit = git("rev-parse", "HEAD")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "dd", "stages", "zoo", "*.yaml")
+    return f"{commit}{'-dirty' if changed else ''}" if commit else None
 
 
 def main(name: str, keep_images: Path | None = None) -> str:
@@ -183,6 +239,8 @@ def main(name: str, keep_images: Path | None = None) -> str:
     root = config.project_root()
     scratch = root / "work" / f"evaluate-{name}"
     shutil.rmtree(scratch, ignore_errors=True)
+    results = root / "results"
+    check_folder(results if results.is_dir() else root)
     stage = Stage(name, root, scratch, keep_images)
     rows = stage.rows()
     write_text(scratch / "rows.json", json.dumps({"rows": rows}, indent=1) + "\n")

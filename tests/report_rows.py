@@ -59,13 +59,15 @@ def imagined_rows(experiment: str = "llamagen-toy", scale: float = 1.0) -> list[
     return fill_ratios(rows)
 
 
-def write_results(root: Path, rows: list[Row]) -> None:
-    """results/<experiment>/ as stage evaluate writes it."""
+def write_results(root: Path, rows: list[Row], drawn: bool = True) -> None:
+    """results/<experiment>/ as stage evaluate writes it; not drawn: without the figures."""
     name = rows[0]["experiment"]
     folder = root / "results" / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rows.json").write_text(json.dumps({"rows": rows}))
     (folder / "metrics.json").write_text(json.dumps(numbers(rows)))
+    if not drawn:
+        return
     images = torch.randint(0, 255, (10, 3, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     labels = [row["label"] for row in rows if row["evaluations"]]
     save_figure(sample_grid(dict.fromkeys(labels, images)), folder / "samples", ("png",))

@@ -92,7 +92,7 @@ def test_ratios_have_errors():
     assert found["dd 0"]["excess_ratio_error"] == pytest.approx(excess.std(), rel=0.03)
     assert found["teacher"]["quality_ratio_error"] is None
     assert found["real"]["excess_ratio_error"] is None
-    assert "1.89× ±0.04" in render(rows, "markdown")
+    assert "| 1.89× ±0.04 |" in render(rows, "markdown")
 
 
 def test_a_table_says_how_it_was_measured():
@@ -172,7 +172,7 @@ def test_latex_compiles(tmp_path: Path):
 
 
 def test_comparison_with_a_revision(tmp_path: Path):
-    write_results(tmp_path, imagined_rows(scale=1.2))
+    write_results(tmp_path, imagined_rows(scale=1.2), drawn=False)
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", "results/llamagen-toy/rows.json")
     git(tmp_path, "commit", "-qm", "before")
@@ -187,6 +187,28 @@ def test_comparison_with_a_revision(tmp_path: Path):
     assert lines[0][3] == "HEAD"
     assert render_comparison(lines, "csv").splitlines()[0].startswith("experiment,sampler,metric,HEAD,now")
     assert render_comparison(lines, "table").count("\n") == len(lines) + 1
+    first = json.loads(render_comparison(lines, "json"))[0]
+    assert first == {
+        "experiment": "llamagen-toy",
+        "sampler": "real",
+        "metric": "FD-toy",
+        "before": "0.216",
+        "now": "0.180",
+        "change": "-0.0360",
+        "beyond_2_errors": "yes",
+    }
+    with pytest.raises(DDError, match="has the formats table, markdown, csv and json, got latex"):
+        render_comparison(lines, "latex")
+
+
+def test_comparison_with_a_dvc_experiment(tmp_path: Path):
+    write_results(tmp_path, imagined_rows(scale=1.2), drawn=False)
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "results/llamagen-toy/rows.json")
+    git(tmp_path, "commit", "-qm", "an experiment")
+    git(tmp_path, "update-ref", "refs/exps/00/1234/lr-5e-4", "HEAD")
+    git(tmp_path, "update-ref", "-d", "HEAD")
+    assert rows_at(tmp_path, "lr-5e-4") == imagined_rows(scale=1.2)
 
 
 def test_comparison_of_other_metrics_and_new_rows():

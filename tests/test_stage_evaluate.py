@@ -1,6 +1,7 @@
 """Stage evaluate on a tiny teacher and student: rows, their ratios, figures, refusals; and the export of samples."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,10 @@ def test_every_sampler_is_a_whole_row(project: Path):
         assert row["missing"] == {}, label
         assert (row["seconds_per_image"] is None) == (label in ("real", "reconstruction"))
         assert (row["student_sha256"] is not None) == label.startswith("dd")
+        assert len(row["extractor_sha256"]) == len(row["reference_sha256"]) == 64
+        assert (row["timing"] is None) == (label in ("real", "reconstruction"))
+        assert (row["quality_ratio_error"] is None) == (label == "teacher")
+    assert rows["dd 0"]["timing"].startswith("batch 40, float32, ")
     assert [row["evaluations"] for row in rows.values()] == [None, None, 1, 2, 4, 4, 4, 1]
     assert rows["teacher"]["quality_ratio"] == rows["teacher"]["speedup"] == 1
     assert rows["real"]["value"] == pytest.approx(0, abs=1e-6)
@@ -167,7 +172,34 @@ def test_faults_come_before_the_first_image(project: Path, monkeypatch: pytest.M
     write_params(project, reference=str(project / "none.safetensors"))
     with pytest.raises(DDError, match="no reference for protocol fd-toy"):
         evaluate.main("toy")
+    write_params(project)
+    extractor = ClassifierExtractor(project / "zoo" / "toy" / "extractor.safetensors")
+    pictures = [torch.randint(0, 255, (N, 3, SIZE, SIZE), dtype=torch.uint8)]
+    build_reference(project / "zoo/toy/reference.safetensors", "fd-toy", extractor, pictures, torch.arange(N) % 2, "t")
+    with pytest.raises(DDError, match="toy: the reference of protocol fd-toy has 2 classes, teacher tiny 3: name the"):
+        evaluate.main("toy")
+    SmallClassifier(ClassifierConfig(3, 6, (4, 5), (0, 0))).save(project / "zoo" / "toy" / "extractor.safetensors")
+    extractor = ClassifierExtractor(project / "zoo" / "toy" / "extractor.safetensors")
+    pictures = [torch.randint(0, 255, (N, 3, 6, 6), dtype=torch.uint8)]
+    build_reference(project / "zoo/toy/reference.safetensors", "fd-toy", extractor, pictures, torch.arange(N) % 3, "t")
+    with pytest.raises(DDError, match="fd-toy measures images of 6 x 6, teacher tiny draws 4 x 4: name the protocol"):
+        evaluate.main("toy")
     assert not (project / "results").exists()
+
+
+def test_the_revision_says_when_code_differs_from_it(tmp_path: Path):
+    assert evaluate.git_revision(tmp_path) is None
+    (tmp_path / "params.yaml").write_text("a: 1")
+    (tmp_path / "notes.txt").write_text("")
+    who = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false")
+    for command in (("init", "-q"), ("add", "."), ("commit", "-qm", "first")):
+        subprocess.run(["git", *who, *command], cwd=tmp_path, check=True, capture_output=True)
+    commit = evaluate.git_revision(tmp_path)
+    assert len(commit) == 40
+    (tmp_path / "notes.txt").write_text("more")
+    assert evaluate.git_revision(tmp_path) == commit
+    (tmp_path / "params.yaml").write_text("a: 2")
+    assert evaluate.git_revision(tmp_path) == f"{commit}-dirty"
 
 
 def test_all_samplers_share_noise_and_classes(project: Path):

@@ -27,7 +27,7 @@ def report(
     ] = Format.table,
     paper: Annotated[bool, typer.Option("--paper", help="add the published numbers, in blocks of their own")] = False,
     compare: Annotated[
-        str | None, typer.Option(metavar="REV", help="show the difference to another git revision")
+        str | None, typer.Option(metavar="REV", help="show the difference to another git revision or DVC experiment")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="write to a file instead of the screen")] = None,
 ) -> None:

@@ -116,7 +116,8 @@ def open_evaluation(
     """
     if images < 2:
         raise DDError(f"expected at least 2 images, got {images}: a distance needs a sample")
-    _check_folder(out, protocol, images if keep_images else 0)
+    side = protocol.image_size or 32
+    check_folder(out, images * side * side * 3 if keep_images else 0)
     try:
         if not isinstance(extractor, Extractor):
             extractor = open_extractor(protocol.extractor, protocol.extractor_path(extractor), device)
@@ -127,18 +128,17 @@ def open_evaluation(
     return Evaluation(protocol, images, extractor, opened)
 
 
-def _check_folder(out: Path, protocol: Protocol, images: int) -> None:
-    """The folder can be written, and has room for `images` pictures."""
+def check_folder(out: Path, needed: int = 0) -> None:
+    """Raise DDError unless the folder can be written and has room for `needed` bytes, and a little more."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".write-test"
         probe.write_bytes(b"")
         probe.unlink()
+        free = shutil.disk_usage(out).free
     except OSError as error:
         raise DDError(f"cannot write to {out} ({error.strerror}): make it writable or choose another folder") from error
-    side = protocol.image_size or 32
-    needed = images * side * side * 3 + (16 << 20)
-    free = shutil.disk_usage(out).free
+    needed += 16 << 20
     if free < needed:
         raise DDError(
             f"expected {needed >> 20} MiB of free space for {out}, got {free >> 20} MiB: free some, or keep no images"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from dd import config
 from dd.errors import DDError
 from dd.metrics.draw import Drawer, sampler_label
+from dd.metrics.evaluate import check_folder
 from dd.metrics.images import RgbBatches, write_npz, write_pngs
 from dd.metrics.open import open_drawer
 from dd.progress import Progress, progress
@@ -30,7 +30,8 @@ def export(experiment: str, label: str, count: int, out: Path, pngs: Path | None
     drawer.check(sampler)
     if reason := drawer.missing(sampler):
         raise DDError(f"sampler '{label}' cannot draw: {reason}")
-    _check_space(out, count * 3 * info.image_size**2)
+    for folder in (out.parent, *([pngs] if pngs else [])):
+        check_folder(folder, count * 3 * info.image_size**2)
     batches = _batches(drawer, sampler, count, settings.batch, pngs)
     written = write_npz(out, batches, count)
     return f"wrote {out}: {written} images" + (f", and as PNGs in {pngs}" if pngs else "")
@@ -47,14 +48,3 @@ def _batches(drawer: Drawer, sampler: config.Sampler, count: int, size: int, png
             done += len(pixels)
             bar.update(len(pixels))
             yield pixels
-
-
-def _check_space(out: Path, needed: int) -> None:
-    """Room for the file, before anything is drawn."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(out.parent).free
-    except OSError as error:
-        raise DDError(f"cannot write to {out.parent} ({error.strerror}): choose another folder") from error
-    if free < needed:
-        raise DDError(f"expected {needed >> 20} MiB of free space for {out}, got {free >> 20} MiB: free some first")

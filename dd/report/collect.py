@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 from collections.abc import Sequence
@@ -35,13 +36,21 @@ def collect(root: Path, experiments: Sequence[str] = ()) -> list[Row]:
 
 
 def rows_at(root: Path, revision: str, experiments: Sequence[str] = ()) -> list[Row]:
-    """The rows that a git revision holds. Raises DDError when there is no such revision, or none in it."""
+    """The rows that a git revision (or a DVC experiment) holds. Raises DDError when there is none, or none in it."""
+    revision = _experiment(root, revision) or revision
     listed = _git(root, "ls-tree", "-r", "--name-only", revision, "--", "results")
     files = [line for line in listed.splitlines() if line.endswith("/rows.json") and line.count("/") == 2]
     wanted = [file for file in files if not experiments or file.split("/")[1] in experiments]
     if not wanted:
         raise DDError(f"revision {revision} holds no results/<experiment>/rows.json to compare with")
     return [row for file in wanted for row in parse_rows(_git(root, "show", f"{revision}:./{file}"), file)]
+
+
+def _experiment(root: Path, name: str) -> str | None:
+    """The newest commit of the DVC experiment of this name: `dvc exp run` keeps it under refs/exps/, out of sight."""
+    refs = _git(root, "for-each-ref", "--sort=-committerdate", "--format=%(refname) %(objectname)", "refs/exps")
+    found = [line.split() for line in refs.splitlines()]
+    return next((commit for ref, commit in found if ref.rsplit("/", 1)[1] == name), None)
 
 
 def _git(root: Path, *arguments: str) -> str:
@@ -51,7 +60,7 @@ def _git(root: Path, *arguments: str) -> str:
         raise DDError("expected git on this machine, found none: install it to compare revisions") from None
     if found.returncode:
         reason = (found.stderr.strip().splitlines() or ["no reason given"])[0]
-        raise DDError(f"git cannot show that revision ({reason}): name a commit, branch or tag")
+        raise DDError(f"git cannot show that revision ({reason}): name a commit, branch, tag or DVC experiment")
     return found.stdout
 
 
@@ -88,9 +97,14 @@ def _change(row: Row, past: Row, key: str) -> list[list[str]]:
 
 
 def render_comparison(lines: Sequence[Sequence[str]], kind: str) -> str:
-    """The lines of `compare` as Markdown (for reading) or CSV."""
+    """The lines of `compare` as Markdown (table, markdown), CSV or JSON. Raises DDError for another kind."""
+    if kind == "json":
+        keys = [*lines[0][:3], "before", "now", "change", "beyond_2_errors"]
+        return json.dumps([dict(zip(keys, line, strict=True)) for line in lines[1:]], indent=1) + "\n"
     if kind == "csv":
         return "\n".join(",".join(f'"{cell}"' if "," in cell else cell for cell in line) for line in lines) + "\n"
+    if kind not in ("table", "markdown"):
+        raise DDError(f"a comparison has the formats table, markdown, csv and json, got {kind}: choose one of them")
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines]
     text.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")

@@ -94,6 +94,9 @@ def _facts(rows: Sequence[Row]) -> list[tuple[str, str]]:
             f"SHA-256 {student['student_sha256']}, {count(student['parameters'])} parameters" if student else None,
         ),
         ("protocol", f"{first['protocol']}, {first['images']:,} images, seed {first['seed']}"),
+        ("extractor", first.get("extractor_sha256") and f"SHA-256 {first['extractor_sha256']}"),
+        ("reference", first.get("reference_sha256") and f"SHA-256 {first['reference_sha256']}"),
+        ("timing", next((row["timing"] for row in rows if row.get("timing")), None)),
         ("git revision of the evaluation", first["revision"]),
         ("command", first["command"]),
     ]

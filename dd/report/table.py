@@ -172,16 +172,17 @@ def _block(title: str, rows: Sequence[Row], chosen: list[int], marks: dict[str, 
 
 
 def _about(rows: Sequence[Row]) -> str | None:
-    """Protocol, number of images, seed and revision of measured rows, each named once."""
+    """Protocol, number of images, seed, revision and timing of measured rows, each named once."""
 
     def each(key: str, show: Callable[[Any], str]) -> str:
-        return ", ".join(dict.fromkeys(show(row[key]) for row in rows if row.get(key) is not None))
+        return " or ".join(dict.fromkeys(show(row[key]) for row in rows if row.get(key) is not None))
 
     facts = {
         "protocol": each("protocol", str),
         "images": each("images", lambda n: f"{n:,}"),
         "seed": each("seed", str),
-        "revision": each("revision", lambda sha: str(sha)[:7]),
+        "revision": each("revision", lambda sha: str(sha)[:7] + ("-dirty" if str(sha).endswith("-dirty") else "")),
+        "timing": each("timing", str),
     }
     said = "; ".join(f"{name} {value}" for name, value in facts.items() if value)
     return f"± is one standard error; {said}" if said else None
@@ -195,7 +196,7 @@ def _cell(row: Row, column: Column) -> str:
     error = row.get(f"{column.key}_error")
     if error is None:
         return text
-    decimals = len(text.partition(".")[2])
+    decimals = sum(letter.isdigit() for letter in text.partition(".")[2])
     return f"{text} ±{error:.{decimals}f}" if round(error, decimals) > 0 else text
 
 
