@@ -12,6 +12,7 @@ shard is there. A killed run goes on where it stopped. The same bytes come from 
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import shutil
@@ -26,13 +27,14 @@ import torch
 from filelock import FileLock, Timeout
 
 from dd import config
+from dd.captions import plan_captions
 from dd.errors import DDError
 from dd.files import explained, publish
 from dd.flow import Solver
 from dd.machine import tune_cpu
 from dd.models.base import Filters
 from dd.progress import Progress, progress
-from dd.shard_maker import Job, Maker, make_shard, one_thread
+from dd.shard_maker import Job, Maker, caption_lookup, make_shard, one_thread
 from dd.shard_plan import MANIFEST, Manifest, ShardPlan, finish, finished
 from dd.shards import open_shards
 from dd.weights import TeacherInfo, read_info
@@ -43,16 +45,15 @@ log = logging.getLogger(__name__)
 # ------------------------------------------------------------------------------------------------------------- the plan
 
 
-def make_plan(experiment: config.Experiment, info: TeacherInfo) -> ShardPlan:
-    """The plan of an experiment, without loading its teacher."""
+def make_plan(experiment: config.Experiment, info: TeacherInfo, teacher_dir: Path | None = None) -> ShardPlan:
+    """The plan of an experiment, without loading its teacher. teacher_dir: where its captions lie, if it has any."""
     from dd.models.registry import build_teacher
 
     settings = experiment.trajectories
     if settings is None:
         raise DDError("the experiment has no trajectories: its student is a released one (remove 'student' to distill)")
     empty = build_teacher(info.family, info.tokenizer_config, info.transformer_config, "meta")
-    if experiment.condition == "text":
-        raise DDError("pairs of text experiments are not made by this stage: expected condition 'class', got 'text'")
+    conditions, captions = (len(info.classes), "") if teacher_dir is None else plan_captions(teacher_dir, "train")
     chosen = experiment.teacher
     return ShardPlan(
         pairs=settings.pairs,
@@ -60,11 +61,12 @@ def make_plan(experiment: config.Experiment, info: TeacherInfo) -> ShardPlan:
         shard_size=settings.shard_size,
         batch=settings.batch,
         seed=settings.seed,
-        conditions=len(info.classes),
+        conditions=conditions,
         length=empty.groups.length,
         width=empty.codebook.shape[1],
         teacher_sha256=info.sha256,
         codebook_sha256=info.codebook_sha256,
+        captions_sha256=captions,
         filters=Filters(chosen.guidance, chosen.top_k, chosen.top_p, chosen.temperature, chosen.guidance_tokens),
         solver=Solver(**settings.solver.model_dump()),
     )
@@ -122,18 +124,31 @@ def run_dask(job: Job, missing: list[int], workers: int, address: str | None) ->
             cluster.close()
 
 
+def run_named(engine: str, job: Job, missing: list[int]) -> Iterator[int]:
+    """Make shards with `module:function` of whoever started this stage; it yields the number of each finished shard."""
+    module, _, function = engine.partition(":")
+    made: Iterator[int] = getattr(importlib.import_module(module), function)(job, missing)
+    return made
+
+
 @dataclass(frozen=True)
 class Engine:
-    """How this process makes shards: as rank of world processes (accelerate), with threads, or on Dask workers."""
+    """How this process makes shards: as rank of world processes (accelerate), with threads, or on Dask workers.
+
+    `named`: or with a function of the program that started the stage.
+    """
 
     rank: int = 0
     world: int = 1
     threads: int = 1
     dask_workers: int = 0
     dask: str | None = None
+    named: str | None = None
 
     def run(self, job: Job, missing: list[int]) -> Iterator[int]:
         """Make this process's part of the missing shards."""
+        if self.named and missing:
+            return run_named(self.named, job, missing)
         if self.dask_workers or self.dask:
             return run_dask(job, missing, self.dask_workers, self.dask)
         return run_threads(job, missing, self.threads) if missing else iter(())
@@ -152,7 +167,7 @@ def main(
         (root / "data" / name / "trajectories").mkdir(parents=True, exist_ok=True)
         return f"{name}: its student is a released one, so no pairs are needed"
     teacher_dir = root / "data" / name / "teacher"
-    plan = make_plan(experiment, read_info(teacher_dir))
+    plan = make_plan(experiment, read_info(teacher_dir), teacher_dir if experiment.condition == "text" else None)
     target = out or str(root / "data" / name / "trajectories")
     if complete(target, plan):
         return f"{name}: {len(plan.shards)} shards were there already"
@@ -174,6 +189,9 @@ def main(
         todo = [n for n, shard in enumerate(plan.shards) if finished(folder, shard) is None]
         wait()  # everyone has looked before anyone writes: the parts do not overlap
         mine = todo[engine.rank :: engine.world]
+        if engine.rank == 0 and mine:
+            caption_lookup(job)  # encoded once, before anyone asks
+        wait()
         bar: Progress[int]
         with progress(len(mine), unit="shards", label=f"trajectories {name}") as bar:
             for _ in engine.run(job, mine):
@@ -223,9 +241,8 @@ def start(arguments: argparse.Namespace) -> str:
         one_thread()
     threads = arguments.threads or ((os.cpu_count() or 1) if on_cpu and world == 1 else 1)
     workers = arguments.dask_workers or int(os.environ.get("DD_DASK_WORKERS", "0"))
-    return main(
-        arguments.experiment, Engine(rank, world, threads, workers, arguments.dask), device, arguments.out, wait
-    )
+    engine = Engine(rank, world, threads, workers, arguments.dask, os.environ.get("DD_SHARD_ENGINE"))
+    return main(arguments.experiment, engine, device, arguments.out, wait)
 
 
 if __name__ == "__main__":
