@@ -26,6 +26,8 @@ SIZES = {
         {"cfg": 2.0},
     ),
 }
+CODES, GPT, _ = SIZES["llamagen"]
+SIZES["text"] = (CODES, GPT | {"model_type": "t2i", "cls_token_num": 4, "caption_dim": 10}, {"cfg": 7.5, "top_k": 20})
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +35,12 @@ def tiny_zoo(monkeypatch, tmp_path):
     monkeypatch.setenv("DD_ROOT", str(tmp_path))
     made = {}
     for family, (codes, sizes, official) in SIZES.items():
-        common = {"family": family, "licence": "MIT", "source": "here", "file": zoo.FileInfo(path="none")}
+        common = {
+            "family": "var" if family == "var" else "llamagen",
+            "licence": "MIT",
+            "source": "here",
+            "file": zoo.FileInfo(path="none"),
+        }
         made[f"{family}-codes"] = zoo.Entry(name=f"{family}-codes", kind="tokenizer", config=codes, **common)
         made[f"{family}-tiny"] = zoo.Entry(
             name=f"{family}-tiny",
@@ -53,7 +60,7 @@ def bench(*arguments: str) -> str:
     return result.output
 
 
-@pytest.mark.parametrize(("family", "groups", "guidance"), [("var", 3, 1.5), ("llamagen", 9, 2.0)])
+@pytest.mark.parametrize(("family", "groups", "guidance"), [("var", 3, 1.5), ("llamagen", 9, 2.0), ("text", 9, 7.5)])
 def test_json_has_teacher_and_students(family, groups, guidance, tmp_path):
     report = json.loads(bench("--model", f"{family}-tiny", "--dtype", "fp32", "--json"))
     assert json.loads((tmp_path / "results" / "bench" / f"sampling-{family}-tiny.json").read_text()) == report
@@ -77,6 +84,24 @@ def test_table_names_the_run():
     assert "dd, one step" in output
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--device", "gpu", "expected auto, cpu or cuda, got gpu"),
+        ("--device", "cuda", "expected an accelerator that torch sees, found none: 'dd-cli doctor' says why"),
+        ("--dtype", "fp16", "expected auto, bf16 or fp32, got fp16"),
+        ("--batch", "0", "should be greater than or equal to 1"),
+    ],
+)
+def test_wrong_options_end_before_anything_is_built(monkeypatch, option, value, said):
+    monkeypatch.setattr(bench_sampling, "build", lambda *_: pytest.fail("built a model"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = CliRunner().invoke(app, ["bench", "sampling", "--model", "var-tiny", option, value])
+    assert result.exit_code == 2
+    words = " ".join(result.output.replace("│", " ").split())
+    assert said in words
+
+
 def test_nothing_is_fetched_unasked():
     with pytest.raises(
         DDError, match="expected a released student of var-tiny, the zoo has none; add --random-weights"
@@ -84,27 +109,27 @@ def test_nothing_is_fetched_unasked():
         bench_sampling.build("var-tiny", False, "cpu")
 
 
-@pytest.mark.parametrize("family", ["var", "llamagen"])
+@pytest.mark.parametrize("family", ["var", "llamagen", "text"])
 def test_only_what_autocast_runs_in_bf16_is_stored_so(family):
     teacher, student = bench_sampling.build(f"{family}-tiny", True, "cpu")
+    condition = bench_sampling.conditions(teacher, 2)
     inside = ("blocks.", "layers.", "layerwise_n_d_embed.", "output.")
     for model in teacher, student:
         with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-            before = predict(model)
+            before = predict(model, condition)
         store_in_bf16(model)
         half = {name for name, tensor in model.state_dict().items() if tensor.dtype == torch.bfloat16}
         assert half
         assert all(any(part in name for part in inside) and "tokenizer" not in name for name in half)
         with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-            assert torch.equal(predict(model), before)  # the same numbers, without converting at every call
+            assert torch.equal(predict(model, condition), before)  # the same numbers, without converting at every call
 
 
-def predict(model):
-    labels = torch.arange(2)
+def predict(model, condition):
     if isinstance(model, Teacher):
-        return model.log_probs(model.start(labels, Filters(guidance=2.0)))
+        return model.log_probs(model.start(condition, Filters(guidance=2.0)))
     noise = torch.randn(2, model.groups.length, 6, generator=torch.Generator().manual_seed(0))
-    return model(noise, torch.zeros(2, dtype=torch.int64), labels).logits
+    return model(noise, torch.zeros(2, dtype=torch.int64), condition).logits
 
 
 def test_training_of_both_families_against_a_bare_loop(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ import typer
 if TYPE_CHECKING:
     import torch
 
-    from dd.models.base import Filters, Student, Teacher
+    from dd.models.base import Condition, Filters, Student, Teacher
 
 # Where the authors place their second step, as a share of the groups: scale 5 of 10, token 80 of 256.
 SECOND_STEP = {"var": 0.5, "llamagen": 80 / 256}
@@ -72,6 +72,10 @@ def sampling(
 
     from dd.precision import has_bf16
 
+    if device not in ("auto", "cpu", "cuda"):
+        raise typer.BadParameter(f"expected auto, cpu or cuda, got {device}", param_hint="--device")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise typer.BadParameter("expected an accelerator that torch sees, found none: 'dd-cli doctor' says why")
     device = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     if dtype not in ("auto", "bf16", "fp32"):
         raise typer.BadParameter(f"expected auto, bf16 or fp32, got {dtype}", param_hint="--dtype")
@@ -159,14 +163,14 @@ def measure(plan: Plan, teacher: Teacher, student: Student, filters: Filters) ->
     if plan.compile:
         compile_blocks(teacher)
         compile_blocks(student)
-    labels = torch.arange(plan.batch, device=plan.device) % 10
+    condition = conditions(teacher, plan.batch)
     codebook = teacher.codebook
     noise = torch.randn(plan.batch, teacher.groups.length, codebook.shape[1], device=plan.device)
     second = max(1, round(SECOND_STEP[family] * len(teacher.groups)))
     samplers: dict[str, tuple[int, Callable[[], torch.Tensor]]] = {
-        "teacher": (len(teacher.groups), lambda: draw_images(teacher, labels, filters, plan.seed)),
-        "dd, one step": (1, lambda: sample(student, codebook, noise, labels, (0,))),
-        "dd, two steps": (2, lambda: sample(student, codebook, noise, labels, (0, second))),
+        "teacher": (len(teacher.groups), lambda: draw_images(teacher, condition, filters, plan.seed)),
+        "dd, one step": (1, lambda: sample(student, codebook, noise, condition, (0,))),
+        "dd, two steps": (2, lambda: sample(student, codebook, noise, condition, (0, second))),
     }
     timings: list[Timing] = []
     with progress(len(samplers), unit="samplers", label=f"bench {plan.model}") as bar:
@@ -179,14 +183,28 @@ def measure(plan: Plan, teacher: Teacher, student: Student, filters: Filters) ->
     return timings
 
 
-def draw_images(teacher: Teacher, labels: torch.Tensor, filters: Filters, seed: int) -> torch.Tensor:
+def conditions(teacher: Teacher, batch: int) -> Condition:
+    """Classes, or for a text-to-image teacher random caption states (their encoder is not timed)."""
+    import torch
+
+    from dd.text import Captions
+
+    device = teacher.codebook.device
+    sizes: Any = teacher.get_submodule("transformer").config
+    if getattr(sizes, "model_type", "c2i") == "c2i":
+        return torch.arange(batch, device=device) % sizes.num_classes
+    states = torch.randn(batch, sizes.cls_token_num, sizes.caption_dim, device=device)
+    return Captions(states, torch.ones(batch, sizes.cls_token_num, dtype=torch.bool, device=device))
+
+
+def draw_images(teacher: Teacher, condition: Condition, filters: Filters, seed: int) -> torch.Tensor:
     """The teacher's own sampling, group by group: code vectors (B, L, C)."""
     import torch
 
     from dd.trajectory import sample
 
-    generator = torch.Generator(device=labels.device).manual_seed(seed)
-    return teacher.codebook[sample(teacher, labels, filters, generator)]
+    generator = torch.Generator(device=teacher.codebook.device).manual_seed(seed)
+    return teacher.codebook[sample(teacher, condition, filters, generator)]
 
 
 def compile_blocks(model: torch.nn.Module) -> None:
