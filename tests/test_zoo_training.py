@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from pydantic import ValidationError
+
+from zoo.settings import Zoo, load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN = {"epochs": 2, "batch": 8, "lr": 0.01, "warmup": 1}
@@ -157,3 +160,14 @@ def test_a_name_that_is_not_there(project):
     )
     assert done.returncode == 1
     assert done.stderr.strip() == "error: no data set 'yours' in zoo/params.yaml; there are mine"
+
+
+def test_a_reference_needs_its_extractor():
+    with pytest.raises(ValidationError, match=r"references\.mine: expected an extractor 'mine' of data set other"):
+        Zoo.model_validate({**PARAMS, "references": {"mine": {"dataset": "other"}}})
+
+
+def test_every_measuring_extractor_has_a_reference_and_no_other():
+    settings = load_settings()
+    assert set(settings.references) <= set(settings.extractors)
+    assert not [name for name in settings.references if name.endswith(("-perceptual", "-reader"))]
