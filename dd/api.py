@@ -2,12 +2,14 @@
 
 model = dd.load("llamagen-fashion")
 images = model.sample(["sneaker", "bag"], steps=1, seed=0)   # (2, 28, 28, 3) uint8
+
+scenes = dd.load("t2i-fashion").sample(prompts=["two black boots above a green bag"], steps=2)   # (1, 64, 64, 3)
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,11 +52,19 @@ def load(name: str, device: str | torch.device | None = None) -> Model:
 
 
 @dataclass(frozen=True)
+class InTurn(Conditions):
+    """Conditions of which there are `count`, taken in turn."""
+
+    count: int
+
+
+@dataclass(frozen=True)
 class Model:
     """A teacher and its distilled student.
 
     classes: their names, by index. timesteps: the trajectory points that the student was trained on, in groups.
     split: groups before it use the student's logits, the others its continuous head; None: logits everywhere.
+    text_encoder: what encodes prompts for a text-to-image teacher (`dd.text_encoder`); None: it draws from classes.
     """
 
     name: str
@@ -65,11 +75,13 @@ class Model:
     solver: Solver
     timesteps: tuple[int, ...] = (0,)
     split: int | None = None
+    text_encoder: str | None = None
 
     def sample(
         self,
         classes: str | int | Sequence[str | int] | None = None,
         *,
+        prompts: str | Sequence[str] | None = None,
         n: int | None = None,
         steps: Steps = 1,
         seed: int = 0,
@@ -77,20 +89,22 @@ class Model:
     ) -> NDArray[np.uint8]:
         """Draw images, (N, H, W, 3) uint8.
 
-        classes: names or indices, taken in turn; default all of them. n: number of images, default one per class
-        given. steps: 1 or 2 evaluations of the student, or the groups it starts from (such as [0, 16]), or "teacher".
+        classes: names or indices, taken in turn; default all of them. prompts: instead of classes, what a text-to-image
+        model is to draw, in turn; a long one is cut, with a warning. n: number of images, default one per class or
+        prompt. steps: 1 or 2 evaluations of the student, or the groups it starts from (such as [0, 16]), or "teacher".
         seed: image i is a function of (seed, i) and its class alone, so different `steps` draw comparable images.
-        Raises DDError for a class that does not exist, a negative n, steps that the student was not trained for.
+        Raises DDError for a class that does not exist, an empty prompt, a negative n, steps that the student was not
+        trained for.
         """
-        wanted = self._indices(classes)
-        n = len(wanted) if n is None else n
+        wanted = self._indices(classes) if prompts is None and self.text_encoder is None else None
+        conditions = self._classes(wanted) if wanted is not None else self._prompts(prompts, classes)
+        n = conditions.count if n is None else n
         if n < 0:
             raise DDError(f"n: expected a number of images, 0 or more, got {n}")
         if batch < 1:
             raise DDError(f"batch: expected at least 1, got {batch}")
-        labels = wanted[torch.arange(n) % len(wanted)]
         sampler = TeacherSampler(name="teacher") if steps == "teacher" else self._student_sampler(steps)
-        drawer = self._drawer(labels, seed)
+        drawer = Drawer(self.teacher, conditions, self.filters, seed, self.student, None, self.solver)
         if reason := drawer.missing(sampler):
             raise DDError(f"{self.name}: {reason} (dvc repro distill@{self.name}), or draw with the teacher")
         drawer.check(sampler)
@@ -139,10 +153,27 @@ class Model:
             )
         return StudentSampler(name="dd", steps=tuple(sorted(self.timesteps)[:steps]), split=self.split)
 
-    def _drawer(self, labels: Tensor, seed: int) -> Drawer:
+    def _classes(self, wanted: Tensor) -> InTurn:
         device = self.teacher.codebook.device
-        conditions = Conditions(lambda rows: labels[rows].to(device), lambda rows: labels[rows])
-        return Drawer(self.teacher, conditions, self.filters, seed, self.student, None, self.solver)
+        return InTurn(
+            lambda rows: wanted[rows % len(wanted)].to(device), lambda rows: wanted[rows % len(wanted)], len(wanted)
+        )
+
+    def _prompts(self, prompts: str | Sequence[str] | None, classes: object) -> InTurn:
+        texts = [prompts] if isinstance(prompts, str) else list(prompts or ())
+        if self.text_encoder is None:
+            raise DDError(
+                f"{self.name} draws from classes, not from prompts: name some of {', '.join(self.classes[:12])}"
+            )
+        if classes is not None or not texts:
+            got = "classes" if classes is not None else "none"
+            raise DDError(f"{self.name} draws from prompts: expected at least one (--prompt), got {got}")
+        from dd.text_encoder import open_encoder
+
+        config, device = self.teacher.get_submodule("transformer").config, self.teacher.codebook.device
+        encoder = open_encoder(self.text_encoder, config.caption_dim, device)  # type: ignore[union-attr, arg-type]
+        encoded = encoder.encode(texts, config.cls_token_num).to(device)  # type: ignore[union-attr, arg-type]
+        return InTurn(lambda rows: encoded[rows % len(texts)], lambda rows: None, len(texts))
 
 
 def _of_experiment(name: str, experiment: Experiment, device: torch.device) -> Model:
@@ -155,14 +186,15 @@ def _of_experiment(name: str, experiment: Experiment, device: torch.device) -> M
     if (folder / "teacher.json").is_file() and (models / "student.json").is_file():
         timesteps = _timesteps(read_student_info(models).provenance) or timesteps
         teacher, trained = load_teacher_dir(folder, device), load_student_dir(models, folder, device)
-        return Model(name, teacher, trained, read_info(folder).classes, filters, solver, timesteps, split)
+        info = read_info(folder)
+        return Model(name, teacher, trained, info.classes, filters, solver, timesteps, split, info.text_encoder)
     entry = zoo.entry(settings.name, "teacher")
     shipped = experiment.student or f"{name}-dd"
     found = zoo.entries().get(shipped)
     student = load_student(shipped, device) if found and found.kind == "student" else None
     timesteps = (_timesteps(found.provenance) if found else ()) or timesteps
     teacher = load_teacher(settings.name, device)
-    return Model(name, teacher, student, entry.class_names(), filters, solver, timesteps, split)
+    return Model(name, teacher, student, entry.class_names(), filters, solver, timesteps, split, entry.text_encoder)
 
 
 def _trained(experiment: Experiment) -> tuple[tuple[int, ...], int | None]:
@@ -191,25 +223,54 @@ def _of_zoo(name: str, device: torch.device) -> Model:
         Solver(),
         tuple(longest["steps"]),
         longest.get("split"),
+        source.text_encoder,
     )
 
 
-def save_grid(images: NDArray[np.uint8], path: Path, columns: int = 10, gap: int = 2, scale: int = 2) -> None:
-    """Write images (N, H, W, 3) as one PNG: rows of `columns`, `gap` white pixels between, enlarged `scale` times."""
-    from PIL import Image
+def save_grid(
+    images: NDArray[np.uint8],
+    path: Path,
+    columns: int = 10,
+    gap: int = 2,
+    scale: int = 2,
+    titles: Sequence[str] | None = None,
+) -> None:
+    """Write images (N, H, W, 3) as one PNG: rows of `columns`, `gap` white pixels between, enlarged `scale` times.
+
+    titles: texts (N) that stand below the images, in as many lines as the longest needs.
+    """
+    from PIL import Image, ImageDraw, ImageFont
 
     from dd.files import atomic_path
 
     if not len(images):
         raise DDError("expected at least one image to write, got none")
-    count, height, width, _ = images.shape
-    columns = min(columns, count)
+    count, height, width, _ = (size * scale if axis in (1, 2) else size for axis, size in enumerate(images.shape))
+    gap, columns = gap * scale, min(columns, count)
+    font, line = ImageFont.load_default(LETTERS), LETTERS + 3
+    lines = [_wrap(text, width, font.getlength) for text in titles or ()]
+    foot = line * max(map(len, lines), default=0)
     rows = -(-count // columns)
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8)
+    picture = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + foot + gap) - gap), "white")
+    draw = ImageDraw.Draw(picture)
     for index, image in enumerate(images):
-        top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
-        sheet[top : top + height, left : left + width] = image
-    picture = Image.fromarray(sheet)
-    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+        left, top = (index % columns) * (width + gap), (index // columns) * (height + foot + gap)
+        picture.paste(Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST), (left, top))
+        for number, text in enumerate(lines[index] if lines else ()):
+            draw.text((left + 2, top + height + number * line), text, fill="black", font=font)
     with atomic_path(path) as scratch:
         picture.save(scratch, format="PNG")
+
+
+LETTERS = 11  # height of the titles in pixels
+
+
+def _wrap(text: str, width: int, measure: Callable[[str], float]) -> list[str]:
+    """Lines of whole words, none wider than `width` pixels unless one word is."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and measure(f"{lines[-1]} {word}") <= width - 4:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines

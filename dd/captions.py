@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +26,11 @@ from dd.files import atomic_path
 from dd.progress import Progress, progress
 from dd.text import Captions
 from dd.text_encoder import TextEncoder, open_encoder
+from dd.weights import TeacherInfo, read_info
 
 COLUMN = "caption"
+SCENE_COLUMNS = ("layout", "attributes")  # of dd.scenes
+Split = Literal["train", "test"]
 SHARD = 2048  # captions of a shard
 BATCH = 64  # captions encoded at once; in order of length, so that little is padded
 
@@ -94,6 +98,38 @@ def _demand(path: Path, column: str, names: Iterable[str]) -> None:
         raise DDError(f"{path}: expected a column '{column}', got {', '.join(names) or 'none'}; rename one")
 
 
+def copy_captions(source: Path, target: Path, column: str = COLUMN) -> int:
+    """A caption file, checked, as Parquet; what a Parquet file says of scenes comes along. Returns their number."""
+    captions = read_captions(source, column)
+    columns = {COLUMN: pa.chunked_array([pa.array(captions, pa.string())])}
+    if source.suffix.lower() == ".parquet":
+        found = pq.read_table(source)
+        columns |= {name: found[name] for name in SCENE_COLUMNS if name in found.column_names}
+    with atomic_path(target) as scratch:
+        pq.write_table(pa.table(columns), scratch, compression="zstd")
+    return len(captions)
+
+
+def caption_file(teacher_dir: Path, split: Split) -> Path:
+    """Where the stage `teacher` leaves an experiment's captions."""
+    return teacher_dir / f"captions-{split}.parquet"
+
+
+def scene_facts(path: Path) -> tuple[Tensor | None, Tensor | None]:
+    """What a caption file of scenes knows: layouts (N,) int64 and what a reader should find (N, heads) int64."""
+    table = pq.read_table(path)
+    found: list[Tensor | None] = []
+    for name in SCENE_COLUMNS:
+        if name not in table.column_names:
+            found.append(None)
+            continue
+        column = table[name].combine_chunks()
+        values = column.flatten() if pa.types.is_nested(column.type) else column
+        array = torch.from_numpy(values.to_numpy(zero_copy_only=False).astype(np.int64))
+        found.append(array.view(len(column), -1) if pa.types.is_nested(column.type) else array)
+    return found[0], found[1]
+
+
 # --------------------------------------------------------------------------------------------------------------- states
 
 
@@ -124,12 +160,33 @@ class CaptionStates:
         return Captions(states, mask)
 
 
-def captions_hash(captions: Iterable[str], encoder: TextEncoder, length: int) -> str:
-    """SHA-256 of what states depend on."""
-    digest = hashlib.sha256(f"{encoder.name} {encoder.identity} {length} 1".encode())
+def captions_hash(captions: Iterable[str], *parts: object) -> str:
+    """SHA-256 of captions and of what else their states depend on."""
+    digest = hashlib.sha256(repr(parts).encode())
     for caption in captions:
         digest.update(b"\0" + caption.encode())
     return digest.hexdigest()
+
+
+def plan_captions(teacher_dir: Path, split: Split) -> tuple[int, str]:
+    """How many captions an experiment has, and the SHA-256 of them and their encoding, without encoding any."""
+    encoder, _, length = _encoding(read_info(teacher_dir))
+    captions = read_captions(caption_file(teacher_dir, split))
+    return len(captions), captions_hash(captions, encoder, length)
+
+
+def open_captions(teacher_dir: Path, split: Split, cache: Path, device: str | torch.device = "cpu") -> CaptionStates:
+    """The encoded captions of an experiment; what is not in the cache yet is encoded now."""
+    captions = read_captions(caption_file(teacher_dir, split))
+    return caption_states(captions, *_encoding(read_info(teacher_dir)), cache, device)
+
+
+def _encoding(info: TeacherInfo) -> tuple[str, int, int]:
+    """Encoder, width and length of a teacher's captions."""
+    if info.text_encoder is None:
+        raise DDError(f"teacher {info.name} draws from classes, not from captions: remove the captions")
+    config = {"caption_dim": 2048, "cls_token_num": 120, **info.transformer_config}  # the official model's defaults
+    return info.text_encoder, config["caption_dim"], config["cls_token_num"]
 
 
 def caption_states(
@@ -141,7 +198,7 @@ def caption_states(
     """
     encoder = open_encoder(name, width, device)
     distinct = list(dict.fromkeys(captions))
-    folder = cache / captions_hash(distinct, encoder, length)[:16]
+    folder = cache / captions_hash(distinct, encoder.name, encoder.identity, length)[:16]
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, len(distinct), SHARD)
     todo = [start for start in starts if not _shard(folder, start).is_file()]

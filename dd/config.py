@@ -48,7 +48,7 @@ class SolverConfig(Section):
     """Settings of the noise-to-token map (`dd.flow.Solver`); part of a shard's identity."""
 
     first: float = Field(0.2, gt=0, le=1)
-    ratio: float = Field(1.2, gt=1, le=1.3)
+    ratio: float = Field(1.18, gt=1, le=1.3)
     negligible: float = Field(1e-4, gt=0, le=0.01)
     max_evaluations: int = Field(100, ge=2)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from dd.models.base import Condition
 from dd.shards import Rows, Shards
 from dd.training import Pairs
 
@@ -19,13 +21,21 @@ AHEAD = 4
 class ShardPairs:
     """Endless batches from the shards, made by a thread while the batch before is trained on.
 
-    Noise is recomputed from (seed, sample index), never stored.
+    Noise is recomputed from (seed, sample index), never stored. lookup: from condition numbers (B,) to what the student
+    takes (captions); default the numbers themselves, which are classes.
     """
 
     def __init__(
-        self, shards: Shards, batch: int, seed: int, device: torch.device, rank: int = 0, world: int = 1
+        self,
+        shards: Shards,
+        batch: int,
+        seed: int,
+        device: torch.device,
+        rank: int = 0,
+        world: int = 1,
+        lookup: Callable[[Tensor], Condition] | None = None,
     ) -> None:
-        self.shards, self.device = shards, device
+        self.shards, self.device, self.lookup = shards, device, lookup
         self.reader = shards.reader(batch, seed, rank, world)
         self.state = self.reader.state_dict()
 
@@ -48,7 +58,8 @@ class ShardPairs:
     def pairs(self, rows: Rows) -> Pairs:
         """Rows of the shards with their noise, on the device."""
         e = self.shards.noise(rows)
-        return Pairs(e.to(self.device), rows.tokens.to(self.device), rows.conditions.to(self.device))
+        condition = self.lookup(rows.conditions) if self.lookup else rows.conditions
+        return Pairs(e.to(self.device), rows.tokens.to(self.device), condition.to(self.device))
 
     def state_dict(self) -> dict[str, Any]:
         """Place in the shuffled order, behind the last batch that was given out."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from dd.flow import Codes
 from dd.models.base import Teacher
 from dd.shard_plan import Shard, ShardPlan, finished, make_rows, write_shard
+from dd.text import Captions
 from dd.weights import load_teacher_dir
 
 
@@ -23,6 +26,19 @@ class Job:
     device: str = "cpu"
 
 
+def caption_lookup(job: Job) -> Callable[[Tensor], Captions] | None:
+    """Caption numbers to encoded captions on the job's device; None for a teacher of classes.
+
+    The states lie beside the work folders, so that every stage and worker of the project shares them.
+    """
+    if not job.plan.captions_sha256:
+        return None
+    from dd.captions import open_captions
+
+    states = open_captions(job.teacher_dir, "train", job.folder.parent.parent / "captions", job.device)
+    return lambda numbers: states(numbers).to(job.device)
+
+
 class Maker:
     """A teacher that makes shards, several at once in several threads if need be."""
 
@@ -30,10 +46,11 @@ class Maker:
         self.job = job
         self.teacher: Teacher = load_teacher_dir(job.teacher_dir, job.device)
         self.codes = Codes.prepare(self.teacher.codebook)
+        self.lookup = caption_lookup(job)
 
     def make(self, shard: Shard) -> None:
         """Write one shard."""
-        table, evaluations = make_rows(self.job.plan, shard, self.teacher, self.codes)
+        table, evaluations = make_rows(self.job.plan, shard, self.teacher, self.codes, self.lookup)
         write_shard(self.job.folder, shard, table, evaluations)
 
 

@@ -22,6 +22,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from dd import __version__, config, zoo
+from dd.captions import CaptionStates, open_captions, plan_captions
 from dd.config import DistillConfig, Experiment
 from dd.errors import DDError
 from dd.files import explained, publish
@@ -87,7 +88,7 @@ def open_task(inputs: Inputs, folder: Path) -> tuple[Task, dict[str, Any]]:
     device = process.device
     teacher = load_teacher_dir(inputs.teacher_dir, device)
     rank, world = process.process_index, process.num_processes
-    source = ShardPairs(inputs.shards, settings.batch, settings.seed, device, rank, world)
+    source = ShardPairs(inputs.shards, settings.batch, settings.seed, device, rank, world, lookup(inputs))
     task = Task(
         teacher=teacher,
         pairs=source,
@@ -99,6 +100,16 @@ def open_task(inputs: Inputs, folder: Path) -> tuple[Task, dict[str, Any]]:
         solver=inputs.shards.plan.solver,
     )
     return task, student_config(teacher, **settings.student.model_dump())
+
+
+def lookup(inputs: Inputs) -> CaptionStates | None:
+    """The encoded captions that the pairs' conditions count; None for classes. Raises DDError if they changed since."""
+    plan = inputs.shards.plan
+    if not plan.captions_sha256:
+        return None
+    if plan_captions(inputs.teacher_dir, "train") != (plan.conditions, plan.captions_sha256):
+        raise DDError(f"{inputs.shards.url} was drawn from other captions: run the stage 'trajectories' again")
+    return open_captions(inputs.teacher_dir, "train", config.project_root() / "work" / "captions")
 
 
 def probe(inputs: Inputs, teacher: Teacher) -> Probe | None:

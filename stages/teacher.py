@@ -10,12 +10,30 @@ import argparse
 import logging
 import shutil
 import time
+from pathlib import Path
+from typing import Literal
 
 from dd import config, zoo
 from dd.errors import DDError, TemporaryError
 from dd.files import explained, publish
+from dd.weights import TeacherInfo
 
 log = logging.getLogger(__name__)
+
+
+def add_captions(experiment: config.Experiment, info: TeacherInfo, root: Path, folder: Path) -> None:
+    """The experiment's captions beside its teacher, checked: what later stages draw from. Raises DDError."""
+    files = experiment.teacher.captions
+    if (files is None) != (info.text_encoder is None):
+        kind = "classes" if info.text_encoder is None else f"captions ({info.text_encoder})"
+        raise DDError(f"teacher {info.name} draws from {kind}: set condition and teacher.captions accordingly")
+    if files is None:
+        return
+    from dd.captions import caption_file, copy_captions
+
+    splits: dict[Literal["train", "test"], str] = {"train": files.train, "test": files.test}
+    for split, file in splits.items():
+        copy_captions(root / file, caption_file(folder, split), files.column)
 
 
 def main(name: str) -> str:
@@ -32,6 +50,7 @@ def main(name: str) -> str:
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         info = zoo.materialise(settings.name, scratch, settings.path)
+        add_captions(experiment, info, root, scratch)
         publish(scratch, root / "data" / name / "teacher")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -27,13 +27,14 @@ import torch
 from filelock import FileLock, Timeout
 
 from dd import config
+from dd.captions import plan_captions
 from dd.errors import DDError
 from dd.files import explained, publish
 from dd.flow import Solver
 from dd.machine import tune_cpu
 from dd.models.base import Filters
 from dd.progress import Progress, progress
-from dd.shard_maker import Job, Maker, make_shard, one_thread
+from dd.shard_maker import Job, Maker, caption_lookup, make_shard, one_thread
 from dd.shard_plan import MANIFEST, Manifest, ShardPlan, finish, finished
 from dd.shards import open_shards
 from dd.weights import TeacherInfo, read_info
@@ -44,16 +45,15 @@ log = logging.getLogger(__name__)
 # ------------------------------------------------------------------------------------------------------------- the plan
 
 
-def make_plan(experiment: config.Experiment, info: TeacherInfo) -> ShardPlan:
-    """The plan of an experiment, without loading its teacher."""
+def make_plan(experiment: config.Experiment, info: TeacherInfo, teacher_dir: Path | None = None) -> ShardPlan:
+    """The plan of an experiment, without loading its teacher. teacher_dir: where its captions lie, if it has any."""
     from dd.models.registry import build_teacher
 
     settings = experiment.trajectories
     if settings is None:
         raise DDError("the experiment has no trajectories: its student is a released one (remove 'student' to distill)")
     empty = build_teacher(info.family, info.tokenizer_config, info.transformer_config, "meta")
-    if experiment.condition == "text":
-        raise DDError("pairs of text experiments are not made by this stage: expected condition 'class', got 'text'")
+    conditions, captions = (len(info.classes), "") if teacher_dir is None else plan_captions(teacher_dir, "train")
     chosen = experiment.teacher
     return ShardPlan(
         pairs=settings.pairs,
@@ -61,11 +61,12 @@ def make_plan(experiment: config.Experiment, info: TeacherInfo) -> ShardPlan:
         shard_size=settings.shard_size,
         batch=settings.batch,
         seed=settings.seed,
-        conditions=len(info.classes),
+        conditions=conditions,
         length=empty.groups.length,
         width=empty.codebook.shape[1],
         teacher_sha256=info.sha256,
         codebook_sha256=info.codebook_sha256,
+        captions_sha256=captions,
         filters=Filters(chosen.guidance, chosen.top_k, chosen.top_p, chosen.temperature, chosen.guidance_tokens),
         solver=Solver(**settings.solver.model_dump()),
     )
@@ -166,7 +167,7 @@ def main(
         (root / "data" / name / "trajectories").mkdir(parents=True, exist_ok=True)
         return f"{name}: its student is a released one, so no pairs are needed"
     teacher_dir = root / "data" / name / "teacher"
-    plan = make_plan(experiment, read_info(teacher_dir))
+    plan = make_plan(experiment, read_info(teacher_dir), teacher_dir if experiment.condition == "text" else None)
     target = out or str(root / "data" / name / "trajectories")
     if complete(target, plan):
         return f"{name}: {len(plan.shards)} shards were there already"
@@ -188,6 +189,9 @@ def main(
         todo = [n for n, shard in enumerate(plan.shards) if finished(folder, shard) is None]
         wait()  # everyone has looked before anyone writes: the parts do not overlap
         mine = todo[engine.rank :: engine.world]
+        if engine.rank == 0 and mine:
+            caption_lookup(job)  # encoded once, before anyone asks
+        wait()
         bar: Progress[int]
         with progress(len(mine), unit="shards", label=f"trajectories {name}") as bar:
             for _ in engine.run(job, mine):

@@ -5,6 +5,7 @@ and a sample of its training images (images.npz), by which the floors of the res
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -38,6 +39,16 @@ def floor_images(train: ImageSet, count: int = 10_000) -> dict[str, np.ndarray]:
     return {"images": images[..., 0] if grey else images, "labels": labels[rows].astype(np.uint16)}
 
 
+def scene_images(folder: Path, train: ImageSet, count: int = 5000) -> dict[str, np.ndarray]:
+    """The first `count` training scenes (they are in random order), with what a reader should find there."""
+    facts = np.load(folder / "attributes.npy")[:count]
+    return {
+        "images": np.asarray(train.images[:count]),
+        "labels": train.labels[:count].astype(np.uint16),
+        "attributes": facts,
+    }
+
+
 def main(name: str) -> str:
     settings = pick(load_settings().extractors, "extractor", name)
     test = load_images(HERE / "data" / settings.dataset / "test")
@@ -51,8 +62,10 @@ def main(name: str) -> str:
         source=f"test images of {settings.dataset}",
     )
     with atomic_path(HERE / name / "images.npz") as scratch, open(scratch, "wb") as file:
-        floor = floor_images(load_images(HERE / "data" / settings.dataset / "train"))
-        np.savez_compressed(file, images=floor["images"], labels=floor["labels"])
+        folder = HERE / "data" / settings.dataset / "train"
+        train = load_images(folder)
+        floor = scene_images(folder, train) if (folder / "attributes.npy").is_file() else floor_images(train)
+        np.savez_compressed(file, **floor)  # type: ignore[arg-type]
     size = f"{made.gaussian.count} images, {len(made.gaussian.mean)} features"
     return f"wrote zoo/{name}/reference.safetensors and images.npz: {size}"
 

@@ -55,7 +55,8 @@ def register_teacher(settings: Zoo, name: str) -> list[str]:
         weights,
         config=teacher.config,
         tokenizer=codes,
-        classes=classes,
+        classes=() if teacher.text_encoder else classes,
+        text_encoder=teacher.text_encoder,
         filters=teacher.filters,
         provenance=about,
         **common,
@@ -84,7 +85,8 @@ def register_student(name: str) -> list[str]:
 
 
 def _source(settings: Zoo, dataset: str) -> str:
-    return SOURCE if settings.datasets[dataset].source == "fashion-mnist" else OWN_SOURCE
+    photographs = settings.scenes[dataset].dataset if dataset in settings.scenes else dataset
+    return SOURCE if settings.datasets[photographs].source == "fashion-mnist" else OWN_SOURCE
 
 
 def main(name: str) -> str:

@@ -1,7 +1,7 @@
 """Captioned scenes (dd.scenes) from the photographs of another data set -> zoo/data/<name>/{train,test}:
 
-packed images (dd.data; the labels are layouts), attributes.npy (what a reader should find) and captions.parquet, which
-is also copied to captions/<name>-<split>.parquet for those who have no images. Test scenes are made of test photographs.
+packed images (dd.data; the labels are layouts), attributes.npy (what a reader should find) and captions.parquet, also
+copied to captions/<name>-<split>.parquet for those who have no images. Test scenes are made of test photographs.
 """
 
 from __future__ import annotations

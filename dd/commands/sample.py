@@ -22,7 +22,12 @@ def sample(
     classes: Annotated[
         list[str] | None, typer.Option("--class", help="Class name or index; repeat for several. [default: all]")
     ] = None,
-    n: Annotated[int | None, typer.Option(help="Number of images. [default: 10, or one per class if more]")] = None,
+    prompts: Annotated[
+        list[str] | None, typer.Option("--prompt", help="What a text-to-image model is to draw; repeat for several.")
+    ] = None,
+    n: Annotated[
+        int | None, typer.Option(help="Number of images. [default: 10, or one per class if more; one per prompt]")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) and its class alone.", min=0)] = 0,
     out: Annotated[Path, typer.Option(help="The grid, a PNG.")] = Path("grid.png"),
     columns: Annotated[int, typer.Option(help="Images in a row.", min=1)] = 10,
@@ -36,11 +41,13 @@ def sample(
     from dd.api import load, save_grid
 
     model = load(experiment)
-    names = model.class_names(classes)
+    names = prompts or ([] if model.text_encoder else model.class_names(classes))
     started = time.perf_counter()
-    images = model.sample(classes, n=n or max(10, len(names)), steps=wanted, seed=seed)
+    count = n or (len(names) if prompts else max(10, len(names)))
+    images = model.sample(classes, prompts=prompts, n=count, steps=wanted, seed=seed)
     seconds = time.perf_counter() - started
-    save_grid(images, out, columns)
+    titles = [prompts[i % len(prompts)] for i in range(count)] if prompts else None
+    save_grid(images, out, columns, titles=titles)
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     typer.echo(f"wrote {out}: {len(images)} images ({shown}) in {seconds:.2f} s")
 

@@ -34,7 +34,7 @@ def open_drawer(name: str, root: Path, device: str | None = None) -> tuple[Drawe
     wanted = experiment.teacher
     drawer = Drawer(
         teacher,
-        conditions(experiment, info, teacher.codebook.device),
+        conditions(experiment, info, teacher.codebook.device, teacher_dir, root / "work" / "captions"),
         Filters(wanted.guidance, wanted.top_k, wanted.top_p, wanted.temperature, wanted.guidance_tokens),
         experiment.evaluate.seed,
         found.get("student"),
@@ -46,9 +46,25 @@ def open_drawer(name: str, root: Path, device: str | None = None) -> tuple[Drawe
     return drawer, info
 
 
-def conditions(experiment: config.Experiment, info: TeacherInfo, device: torch.device) -> Conditions:
-    """Classes, in turn or at random as the protocol says."""
+def caption_conditions(teacher_dir: Path, cache: Path, device: torch.device) -> Conditions:
+    """An experiment's test captions in turn; as classes, the layouts of its scenes where it knows any."""
+    from dd.captions import caption_file, open_captions, scene_facts
+
+    states = open_captions(teacher_dir, "test", cache, device)
+    layouts, _ = scene_facts(caption_file(teacher_dir, "test"))
+    return Conditions(
+        lambda indices: states(indices % len(states)).to(device),
+        lambda indices: None if layouts is None else layouts[indices % len(states)],
+    )
+
+
+def conditions(
+    experiment: config.Experiment, info: TeacherInfo, device: torch.device, teacher_dir: Path, cache: Path
+) -> Conditions:
+    """The test captions in turn; or classes, in turn or at random as the protocol says."""
+    if experiment.condition == "text":
+        return caption_conditions(teacher_dir, cache, device)
     if not info.classes:
-        raise DDError(f"teacher {info.name} has no classes: captions cannot be evaluated by this stage")
+        raise DDError(f"teacher {info.name} has no classes: expected condition 'text' and teacher.captions")
     random = experiment.evaluate.seed if protocol(experiment.evaluate.protocol).labels == "random" else None
     return class_conditions(len(info.classes), device, random)

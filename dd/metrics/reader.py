@@ -6,15 +6,19 @@ colour, how large. A picture counts as right only if all of it is, empty regions
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from dd.captions import caption_file, scene_facts
 from dd.errors import DDError
 from dd.metrics.classifier import SmallClassifier
+from dd.metrics.images import to_uint8
 from dd.scenes import HEADS
+
+Batch = tuple[Tensor, Tensor | None]  # images (B, C, H, W), classes (B,) or None
 
 
 def all_right(logits: Tensor, wanted: Tensor, heads: Sequence[int]) -> Tensor:
@@ -31,17 +35,47 @@ class SceneReader:
         self.device, self.wanted = torch.device(device), wanted
         if self.model.config.heads != HEADS or wanted.shape[1] != len(HEADS):
             raise DDError(f"{path}: expected a reader of scenes with {len(HEADS)} heads; train it with zoo/dvc.yaml")
-        self.right = self.seen = 0
+
+    def reading(self, wanted: Tensor | None = None) -> Reading:
+        """A new count. wanted: of other images than those that were drawn from the captions in turn."""
+        return Reading(self, self.wanted if wanted is None else wanted)
 
     @torch.inference_mode()
-    def read(self, images: Tensor, first: int) -> None:
-        """Count uint8 images (B, 3, H, W) whose first one was drawn from caption number `first`."""
-        numbers = (first + torch.arange(len(images))) % len(self.wanted)
-        logits = self.model(images.to(self.device).float() / 127.5 - 1).logits.cpu()
-        self.right += int(all_right(logits, self.wanted[numbers], HEADS).sum())
-        self.seen += len(images)
+    def right(self, images: Tensor, wanted: Tensor) -> Tensor:
+        """(B,) bool: which images (B, 3, H, W), uint8 or in about [-1, 1], show all that is wanted (B, heads)."""
+        pixels = to_uint8(images).to(self.device).float() / 127.5 - 1
+        return all_right(self.model(pixels).logits.cpu(), wanted, HEADS)
+
+
+class Reading:
+    """Counts images, in the order of their captions, that show what was asked for."""
+
+    def __init__(self, reader: SceneReader, wanted: Tensor) -> None:
+        self.reader, self.wanted = reader, wanted
+        self.hits = self.seen = 0
+
+    def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches, read while they pass."""
+        for images, labels in batches:
+            rows = (self.seen + torch.arange(len(images))) % len(self.wanted)
+            self.hits += int(self.reader.right(images, self.wanted[rows]).sum())
+            self.seen += len(images)
+            yield images, labels
 
     @property
     def accuracy(self) -> float | None:
-        """Share of the pictures so far that show all that was asked; None before the first."""
-        return self.right / self.seen if self.seen else None
+        """Share of the images so far that were right; None before the first."""
+        return self.hits / self.seen if self.seen else None
+
+
+def open_reader(
+    root: Path, experiment: str, protocol: str, device: str | torch.device = "cpu"
+) -> tuple[SceneReader | None, str | None]:
+    """The reader of a protocol's data set (zoo/<dataset>-reader) for the test captions; or why there is none."""
+    path = root / "zoo" / f"{protocol.removeprefix('fd-')}-reader" / "extractor.safetensors"
+    if not path.is_file():
+        return None, f"needs a reader of these images: train {path.relative_to(root)} with zoo/dvc.yaml"
+    _, wanted = scene_facts(caption_file(root / "data" / experiment / "teacher", "test"))
+    if wanted is None:
+        return None, "the test captions do not say what a reader should find (column 'attributes')"
+    return SceneReader(path, wanted, device), None
