@@ -56,7 +56,9 @@ def test_the_sampler_switches_it_for_its_own_images_only(monkeypatch):
 
 
 def test_only_var_has_it():
-    with pytest.raises(DDError, match=r"^unmasked_prefix: expected a VAR teacher, got LlamaGenTeacher; remove it from"):
+    with pytest.raises(
+        DDError, match=r"^unmasked_prefix: expected a VAR teacher, got LlamaGenTeacher; drop it from the sampler$"
+    ):
         drawer("llamagen").check(QUIRK)
 
 

@@ -79,7 +79,9 @@ class Drawer:
             raise DDError(f"teacher_start must lie in 0..{last} (before the last step), got {sampler.teacher_start}")
         unmasked = isinstance(sampler, config.TeacherInvolvedSampler) and sampler.unmasked_prefix
         if unmasked and not hasattr(self.teacher, "unmasked_prefix"):
-            raise DDError(f"unmasked_prefix: expected a VAR teacher, got {type(self.teacher).__name__}; remove it")
+            raise DDError(
+                f"unmasked_prefix: expected a VAR teacher, got {type(self.teacher).__name__}; drop it from the sampler"
+            )
         if isinstance(sampler, config.SkipSampler) and sampler.n >= groups:
             raise DDError(f"skip: n must lie in 1..{groups - 1} (the teacher has {groups} groups), got {sampler.n}")
 
