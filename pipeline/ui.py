@@ -27,7 +27,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def ui(
-    port: Annotated[int, typer.Option(help="Wanted port; another is taken if it is in use.")] = server.PORT,
+    port: Annotated[
+        int, typer.Option(help="Wanted port; another is taken if it is in use.", min=0, max=65535)
+    ] = server.PORT,
     limit: Annotated[int, typer.Option(help="Flow runs at once.", min=1)] = 4,
     with_parent: Annotated[
         bool, typer.Option("--with-parent", help="End as well when the process ends that started this one (make).")
