@@ -31,6 +31,7 @@ from dd.weights import TeacherInfo, read_info
 COLUMN = "caption"
 SCENE_COLUMNS = ("layout", "attributes")  # of dd.scenes
 Split = Literal["train", "test"]
+FORMAT = 1  # of the cache
 SHARD = 2048  # captions of a shard
 BATCH = 64  # captions encoded at once; in order of length, so that little is padded
 
@@ -58,8 +59,8 @@ def iterate_captions(path: Path, column: str = COLUMN) -> Iterator[str]:
         yield from readers[path.suffix.lower()](path, column)
     except FileNotFoundError:
         raise DDError(f"no caption file {path}: check the path") from None
-    except UnicodeDecodeError as error:
-        raise DDError(f"{path}: expected UTF-8 text ({error.reason} at byte {error.start}); convert it") from None
+    except UnicodeDecodeError:
+        raise DDError(f"{path}: expected UTF-8 text, got another encoding; convert it") from None
 
 
 def _lines(path: Path, column: str) -> Iterator[str]:
@@ -162,7 +163,7 @@ class CaptionStates:
 
 def captions_hash(captions: Iterable[str], *parts: object) -> str:
     """SHA-256 of captions and of what else their states depend on."""
-    digest = hashlib.sha256(repr(parts).encode())
+    digest = hashlib.sha256(" ".join(map(str, parts)).encode())
     for caption in captions:
         digest.update(b"\0" + caption.encode())
     return digest.hexdigest()
@@ -198,7 +199,7 @@ def caption_states(
     """
     encoder = open_encoder(name, width, device)
     distinct = list(dict.fromkeys(captions))
-    folder = cache / captions_hash(distinct, encoder.name, encoder.identity, length)[:16]
+    folder = cache / captions_hash(distinct, encoder.name, encoder.identity, length, FORMAT)[:16]
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, len(distinct), SHARD)
     todo = [start for start in starts if not _shard(folder, start).is_file()]
