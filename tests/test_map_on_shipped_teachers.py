@@ -14,7 +14,7 @@ from dd.noise import noise
 from dd.trajectory import balanced_classes, sample, trajectory
 
 TOKENS = 25_600
-SHIPPED = [name for name, entry in zoo.entries().items() if entry.shipped and entry.kind == "teacher"]
+SHIPPED = [n for n, entry in zoo.entries().items() if entry.shipped and entry.kind == "teacher" and entry.classes]
 
 
 @cache

@@ -120,9 +120,12 @@ def random_contexts(codes: Tensor, filters: str, count: int, generator: Any) -> 
 
 
 def classes_of(teacher: Any) -> int:
-    """Number of classes: the class after the last one stands for "no class"."""
+    """Number of classes: the class after the last one stands for "no class". Raises DDError for captions."""
     import torch
 
+    config = teacher.get_submodule("transformer").config
+    if getattr(config, "model_type", "c2i") != "c2i":
+        raise DDError("expected a teacher that draws from classes, got one of captions: name another teacher")
     return int(teacher.unconditional(torch.zeros(1, dtype=torch.long))[0])
 
 
