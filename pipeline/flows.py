@@ -152,7 +152,7 @@ def sweep(experiment: Choice, grid: Grid, jobs: Slots = 1) -> State[Any]:
         ready = sweeps.prepare(root, experiment, grid, jobs)
         artifacts.provenance(provenance.rows(root))
         with _watched(), params.workspace(stage.scratch(root), alone=False):
-            sweeps.announce(ready)
+            sweeps.begin(ready)
             futures = [run_point.submit(ready, point) for point in ready.points]
             for future in futures:
                 future.wait()

@@ -62,7 +62,7 @@ def sweep(ready: sweeps.Sweep) -> list[Outcome]:
     process.allow()
     before = sweeps.folders(ready.root)
     with params.workspace(stage.scratch(ready.root), alone=False):
-        sweeps.announce(ready)
+        sweeps.begin(ready)
         try:
             with ThreadPoolExecutor(max_workers=ready.jobs, thread_name_prefix="point") as pool:
                 futures = [pool.submit(sweeps.run_point, ready, point) for point in ready.points]

@@ -25,6 +25,9 @@ DOWNLOAD_PAUSES = (2.0, 10.0, 30.0)  # seconds before each new try of a stage th
 TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h: what a stage exits with when a later try may work (a broken download)
 
 _BUSY = re.compile(r"is busy, it is being blocked by|Unable to acquire lock")
+_HINT = re.compile(  # DVC's advice about git, six lines after every stage
+    r"To track the changes with git|To enable auto staging|\s+git add |\s+dvc config core\.autostage|Use `dvc push`"
+)
 _EXIT = re.compile(r"exited with (-?\d+)")
 _MARKS: tuple[tuple[Kind, str], ...] = (
     ("ran", "Running stage '{name}'"),
@@ -168,7 +171,8 @@ def _once(root: Path, stage: Stage, options: Options, line: Line, progress: Prog
 
     def each(text: str) -> None:
         output.add(text)
-        line(text)
+        if not _HINT.match(text):
+            line(text)
 
     words = [*DVC, "repro", "-s", *(["--force"] if options.force else []), *(["--pull"] if options.pull else [])]
     places = options.slots if stage.accelerator else None

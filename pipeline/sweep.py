@@ -85,8 +85,15 @@ def parse(words: Sequence[str]) -> dict[str, list[Any]]:
     return grid
 
 
-def announce(sweep: Sweep) -> None:
-    """Tell the listeners of watch.py which points there will be."""
+def begin(sweep: Sweep) -> None:
+    """Forget earlier experiments of the same names, and tell the listeners of watch.py which points there will be.
+
+    `dvc exp run --force` would replace them too, but it also runs every stage again, changed or not.
+    """
+    names: list[str] = []
+    process.run([*DVC, "exp", "list", "--name-only"], cwd=sweep.root, line=names.append)
+    if old := [point.name for point in sweep.points if point.name in names]:
+        process.run([*DVC, "exp", "remove", *old], cwd=sweep.root, line=lambda _: None)
     for point in sweep.points:
         tell(Event(point.name, "planned"))
 
@@ -127,7 +134,7 @@ def run_point(sweep: Sweep, point: Point, line: Line = lambda _: None, progress:
 def command(sweep: Sweep, point: Point) -> list[str]:
     """`dvc exp run` of one point; `++` also sets parameters that have their default so far."""
     settings = [word for change in point.changes for word in ("-S", f"++{change}")]
-    return [*DVC, "exp", "run", "--temp", "--force", "--name", point.name, *settings, sweep.target]
+    return [*DVC, "exp", "run", "--temp", "--name", point.name, *settings, sweep.target]
 
 
 def table(sweep: Sweep) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ def test_outcomes_are_dvcs_own(toy: Toy) -> None:
     output = toy.run("evaluate@toy-b", "--force", "--verbose", "--dask-workers", "3")
     assert "3 stages: 3 ran" in output
     assert "trajectories@toy-b | with 3 Dask workers" in output
+    assert "git add" not in output
     assert toy.dvc("status").strip() == "Data and pipelines are up to date."
 
 
