@@ -51,7 +51,7 @@ class Solver:
     """
 
     first: float = 0.2
-    ratio: float = 1.2
+    ratio: float = 1.18
     negligible: float = 1e-4
     max_evaluations: int = 100
 

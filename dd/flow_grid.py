@@ -19,15 +19,17 @@ PAST = 4
 
 @dataclass(frozen=True)
 class Grid:
-    """rho: the points, rho[0] = 0. predict, correct: (steps, PAST + 1) float32, weights of the stored derivatives.
+    """rho: the points, rho[0] = 0, and as a tensor. predict, correct: of each step, (PAST + 1,) float32 weights of the
+    stored derivatives.
 
     Derivatives are stored in a ring: that at point k in slot k % (PAST + 1). From point k, `predict` extrapolates the
     derivatives at k, k-1, ..; `correct` adds what the derivative at k+1 brings.
     """
 
     rho: tuple[float, ...]
-    predict: Tensor
-    correct: Tensor
+    points: Tensor
+    predict: tuple[Tensor, ...]
+    correct: tuple[Tensor, ...]
 
     def slot(self, point: int) -> int:
         """Where the derivative at a point is stored."""
@@ -47,8 +49,9 @@ def make_grid(first: float, ratio: float, points: int, device: torch.device) -> 
         predict[k, slots] = integrals(rho[past], rho[k], rho[k + 1])
         correct[k, slots] = -predict[k, slots]
         correct[k, [(k + 1) % (PAST + 1), *slots]] += integrals(rho[[k + 1, *past]], rho[k], rho[k + 1])
-    tables = (torch.tensor(table, dtype=torch.float32, device=device) for table in (predict, correct))
-    return Grid(tuple(rho.tolist()), *tables)
+    tensors = (torch.tensor(table, dtype=torch.float32, device=device) for table in (rho, predict, correct))
+    on_device, *tables = tensors
+    return Grid(tuple(rho.tolist()), on_device, *(table.unbind() for table in tables))
 
 
 def integrals(points: np.ndarray, start: float, end: float) -> np.ndarray:

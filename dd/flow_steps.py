@@ -27,8 +27,10 @@ REACH = 200.0
 WIDTHS = (256, 32)
 # Gathering pays when the codebook is so many times wider.
 GATHER = 16
-# When it is looked which tokens are decided: at the start, and from this point of the grid on at every second one.
-LOOK_FROM, LOOK_EVERY = 6, 2
+# When it is looked which tokens are decided: at the start, and from this point of the grid on at every third one.
+LOOK_FROM, LOOK_EVERY = 7, 3
+# Fewer numbers (tokens x codes) than that are not worth moving when some of the tokens are decided.
+FEW = 1 << 14
 
 
 def augment(vectors: Tensor) -> Tensor:
@@ -44,35 +46,51 @@ def weigh(left: Tensor, rho: float, log_probs: Tensor, codes: Tensor) -> Tensor:
 
 
 def mean(weights: Tensor, codes: Tensor) -> Tensor:
-    """Posterior mean of augmented codes, (N, C+1)."""
+    """Posterior mean of some columns of numbers for each code, (W, D) or (N, W, D): (N, D)."""
     return weights @ codes if codes.ndim == 2 else torch.bmm(weights[:, None], codes).squeeze(1)
+
+
+def with_one(codes: Tensor) -> Tensor:
+    """Augmented codes with ones as last column: the mean of it is the derivative of u's last column, over pace^2."""
+    return torch.cat([codes[..., :-1], torch.ones_like(codes[..., -1:])], -1)
 
 
 @dataclass
 class Pool:
     """Some tokens at one point of the grid, with the codes that they still need.
 
-    row (N,): their places in the chunk. pace (N, 1). u (N, C+1). past (P+1, N, C+1): ring of derivatives.
-    log_probs (N, W); codes augmented, shared (W, C+1) or own (N, W, C+1); ids (N, W): own codes' places in the
-    codebook, None where shared. weights (N, W): the latest posterior; where the fused kernel keeps it to itself, None,
-    and light (N,) is `_light` of it.
+    row (N,): their places in the chunk. rate (N, 1): pace^2. u (N, C+1). past (P+1, N, C+1): ring of derivatives.
+    log_probs (N, W); codes augmented, shared (W, C+1) or own (N, W, C+1), and the same `with_one`; ids (N, W): own
+    codes' places in the codebook, None where shared. weights (N, W): the latest posterior; where the fused kernel keeps
+    it to itself, None, and light (N,) is `_light` of it. point (N,): of the grid, where two codes were left, or -1;
+    decided (N, C+1): u there.
     """
 
     row: Tensor
-    pace: Tensor
+    rate: Tensor
     u: Tensor
     past: Tensor
     log_probs: Tensor
     codes: Tensor
+    ones: Tensor
     ids: Tensor | None
     weights: Tensor | None
-    light: Tensor | None = None
+    light: Tensor | None
+    point: Tensor
+    decided: Tensor
+
+    def __post_init__(self) -> None:
+        self.columns = self.past.view(PAST + 1, -1).T  # (N (C+1), P+1)
+        self.slots = self.past.unbind()
 
     def take(self, rows: Tensor) -> Pool:
         """Some of the tokens."""
-        codes, ids = (self.codes[rows], self.ids[rows]) if self.ids is not None else (self.codes, None)
-        state = self.row[rows], self.pace[rows], self.u[rows], self.past[:, rows], self.log_probs[rows]
-        return Pool(*state, codes, ids, None if self.weights is None else self.weights[rows])
+        values = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            shared = value is None or (field.name in ("codes", "ones") and self.ids is None)
+            values[field.name] = value if shared else value[:, rows] if field.name == "past" else value[rows]
+        return Pool(**values)
 
     def posterior(self, rho: float) -> Tensor:
         """w (N, W) where the tokens are."""
@@ -87,27 +105,26 @@ class Pool:
 
     def step(self, k: int, grid: Grid, threshold: float) -> None:
         """From point k of the grid to k+1, with one evaluation of m."""
-        past = self.past.view(PAST + 1, -1).T
-        self.u = torch.addmv(self.u.view(-1), past, grid.predict[k]).view(self.u.shape)
-        self.derive(grid.rho[k + 1], grid.slot(k + 1), threshold)
-        self.u = torch.addmv(self.u.view(-1), past, grid.correct[k]).view(self.u.shape)
+        flat = torch.addmv(self.u.view(-1), self.columns, grid.predict[k])
+        self.derive(flat.view_as(self.u), grid.rho[k + 1], grid.slot(k + 1), threshold)
+        self.u = flat.addmv_(self.columns, grid.correct[k]).view_as(self.u)
 
-    def derive(self, rho: float, slot: int, threshold: float) -> None:
+    def derive(self, u: Tensor, rho: float, slot: int, threshold: float) -> None:
         """du/drho at u, into a slot of the ring."""
-        if self.ids is None and flow_kernel.usable(self.u):
-            moments, self.light = flow_kernel.posterior_mean(rho * self.u, self.log_probs, self.codes, threshold)
+        if self.ids is None and flow_kernel.usable(u):
+            moments, self.light = flow_kernel.posterior_mean(rho * u, self.log_probs, self.codes, threshold)
+            moments[:, -1] = 1
             self.weights = None
         else:
-            self.weights = weigh(self.u, rho, self.log_probs, self.codes)
-            moments = mean(self.weights, self.codes)
-        square = self.pace.square()
-        torch.mul(moments, square, out=self.past[slot])
-        self.past[slot, :, -1:] = square
+            self.weights = weigh(u, rho, self.log_probs, self.codes)
+            moments = mean(self.weights, self.ones)
+        torch.mul(moments, self.rate, out=self.slots[slot])
 
     def small(self, width: int, negligible: float) -> Tensor:
         """(N,) whether no more than `width` codes matter."""
         threshold = negligible / width
-        light = _light(self.weights, threshold) if self.weights is not None else self.light
+        light = self.light if self.weights is None else _light(self.weights, threshold)
+        assert light is not None
         return light <= (width + 0.5) * threshold
 
 
@@ -136,11 +153,12 @@ class Ends:
     evaluations: Tensor
 
     @classmethod
-    def of(cls, pool: Pool, rho: float, evaluations: int) -> Ends:
-        """The two likeliest codes of each token of a pool."""
-        vectors, log_probs, ids = pool.pick(pool.posterior(rho).topk(2, dim=-1).indices)
-        count = torch.full_like(pool.row, evaluations)
-        return cls(pool.row, vectors, log_probs, ids, pool.u[:, :-1] / pool.pace, rho * pool.pace, count)
+    def of(cls, pool: Pool, grid: Grid) -> Ends:
+        """The two likeliest codes of each token of a pool, at the point where they were left."""
+        rho, pace, u = grid.points[pool.point][:, None], pool.rate.sqrt(), pool.decided
+        weights = weigh(rho * u, 1.0, pool.log_probs, pool.codes)
+        vectors, log_probs, ids = pool.pick(likeliest_two(weights))
+        return cls(pool.row, vectors, log_probs, ids, u[:, :-1] / pace, rho * pace, pool.point + 1)
 
     @classmethod
     def join(cls, parts: list[Ends]) -> Ends:
@@ -148,20 +166,24 @@ class Ends:
         return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
+def likeliest_two(weights: Tensor) -> Tensor:
+    """Columns (N, 2) of the largest weights (N, W); on a CPU much faster than `topk`."""
+    first = weights.argmax(-1, keepdim=True)
+    return torch.cat([first, weights.scatter(1, first, -1.0).argmax(-1, keepdim=True)], -1)
+
+
 def solve(noise: Tensor, log_probs: Tensor, codes: Tensor, solver: Solver) -> Ends:
     """Every token from r = 0 until two codes are left. noise (N, C), log_probs (N, V), codes (V, C) of spread 1."""
     grid = make_grid(solver.first, solver.ratio, solver.max_evaluations, noise.device)
-    widths = [width for width in WIDTHS if len(codes) >= GATHER * width]
-    pools = Pools([*widths, 2, 2], solver.negligible, start(noise, log_probs, augment(codes)))
-    final = len(grid.rho) - 1
-    for k, rho in enumerate(grid.rho):
+    pools = Pools(grid, start(noise, log_probs, augment(codes)), solver.negligible)
+    for k in range(len(grid.rho)):
         if k:
-            pools.step(k - 1, grid)
+            pools.step(k - 1)
         if k == 0 or (k >= LOOK_FROM and (k - LOOK_FROM) % LOOK_EVERY == 0):
-            pools.sort(rho, grid.rho[min(final, max(LOOK_FROM, k + LOOK_EVERY))], k + 1)
+            pools.sort(k)
             if pools.empty:
                 break
-    pools.end(grid.rho[-1], len(grid.rho))
+    pools.end()
     return Ends.join(pools.ends)
 
 
@@ -169,15 +191,13 @@ def start(noise: Tensor, log_probs: Tensor, codes: Tensor) -> Pool:
     """Every token at r = 0, where the posterior is p itself. codes (V, C+1) are augmented."""
     weights = log_probs.softmax(-1)
     moments = mean(weights, codes)
-    spread = (-2 * moments[:, -1:] - moments[:, :-1].square().sum(-1, keepdim=True)).clamp(min=1e-10).sqrt()
-    pace = 1 / spread
+    variance = -2 * moments[:, -1:] - moments[:, :-1].square().sum(-1, keepdim=True)
+    rate = variance.clamp(min=1e-10).reciprocal()
+    u = torch.cat([noise * rate.sqrt(), torch.zeros_like(rate)], -1)
+    ones, row = with_one(codes), torch.arange(len(noise), device=noise.device)
     past = noise.new_zeros(PAST + 1, *moments.shape)
-    u = torch.cat([noise * pace, torch.zeros_like(pace)], -1)
-    pool = Pool(torch.arange(len(noise), device=noise.device), pace, u, past, log_probs, codes, None, weights)
-    square = pace.square()
-    torch.mul(moments, square, out=past[0])
-    past[0, :, -1:] = square
-    return pool
+    torch.mul(mean(weights, ones), rate, out=past[0])
+    return Pool(row, rate, u, past, log_probs, codes, ones, None, weights, None, torch.full_like(row, -1), u)
 
 
 class Pools:
@@ -187,53 +207,82 @@ class Pools:
     others have their own codes. The last stage is for tokens whose r came to REACH: their codes are centred anew.
     """
 
-    def __init__(self, widths: list[int], negligible: float, first: Pool) -> None:
-        self.widths, self.negligible = widths, negligible
-        self.stages: list[Pool | None] = [first] + [None] * (len(widths) - 1)
+    def __init__(self, grid: Grid, first: Pool, negligible: float) -> None:
+        self.grid, self.negligible = grid, negligible
+        self.widths = [*(width for width in WIDTHS if len(first.codes) >= GATHER * width), 2, 2]
+        self.stages: list[Pool | None] = [first, *[None] * (len(self.widths) - 1)]
         self.ends: list[Ends] = []
+        self.far = REACH / float(first.rate.max().sqrt())  # rho where the first token reaches it
 
     @property
     def empty(self) -> bool:
         """Whether every token has two codes left."""
         return not any(self.stages)
 
-    def step(self, k: int, grid: Grid) -> None:
+    def step(self, k: int) -> None:
         """From point k of the grid to k+1."""
         for pool, width in zip(self.stages, self.widths, strict=True):
             if pool is not None:
-                pool.step(k, grid, self.negligible / width)
+                pool.step(k, self.grid, self.negligible / width)
 
-    def sort(self, rho: float, ahead: float, evaluations: int) -> None:
-        """Move tokens to where they belong. ahead: rho at the next look."""
-        last = len(self.stages) - 1
+    def sort(self, k: int) -> None:
+        """Move tokens to where they belong at point k."""
+        ahead = self.grid.rho[min(len(self.grid.rho) - 1, max(LOOK_FROM, k + LOOK_EVERY))]  # at the next look
         for stage, width in enumerate(self.widths):
             pool = self.stages[stage]
-            if pool is None:
-                continue
-            small = pool.small(width, self.negligible)
-            far = (pool.pace[:, 0] * ahead > REACH) & ~small if stage < last else torch.zeros_like(small)
-            rows = small.nonzero()[:, 0]
-            if len(rows):
-                leaving = pool.take(rows)
-                if width == 2:
-                    self.ends.append(Ends.of(leaving, rho, evaluations))
-                else:
-                    self.add(stage + 1, shrink(leaving, rho, self.negligible / width))
-            rows = far.nonzero()[:, 0]
-            if len(rows):
-                self.add(last, shrink(pool.take(rows), rho, self.negligible / 2))
-            rows = (~(small | far)).nonzero()[:, 0]
-            if len(rows) < len(small):
-                self.stages[stage] = pool.take(rows) if len(rows) else None
+            if pool is not None:
+                small = pool.small(width, self.negligible)
+                pool = self.decide(pool, small, k) if width == 2 else self.narrow(stage, pool, small, k)
+            if pool is not None and ahead > self.far and stage < len(self.stages) - 1:
+                pool = self.recentre(pool, (pool.rate[:, 0] > (REACH / ahead) ** 2) & (pool.point < 0), k)
+            self.stages[stage] = pool
+
+    def decide(self, pool: Pool, small: Tensor, k: int) -> Pool | None:
+        """Note where tokens have come to two codes, and take them out once that pays. Returns who stays."""
+        new = small & (pool.point < 0)
+        pool.decided = torch.where(new[:, None], pool.u, pool.decided)
+        pool.point = torch.where(new, k, pool.point)
+        open_rows = (pool.point < 0).nonzero()[:, 0]
+        if not len(open_rows):
+            self.ends.append(Ends.of(pool, self.grid))
+            return None
+        if 4 * len(open_rows) > 3 * len(small) or pool.log_probs.numel() < FEW:
+            return pool
+        self.ends.append(Ends.of(pool.take((pool.point >= 0).nonzero()[:, 0]), self.grid))
+        return pool.take(open_rows)
+
+    def narrow(self, stage: int, pool: Pool, small: Tensor, k: int) -> Pool | None:
+        """Move tokens to the next stage. Returns who stays."""
+        rows = small.nonzero()[:, 0]
+        if not len(rows):
+            return pool
+        self.add(stage + 1, shrink(pool.take(rows), self.grid.rho[k], self.negligible / self.widths[stage]))
+        return _without(pool, small)
+
+    def recentre(self, pool: Pool, far: Tensor, k: int) -> Pool | None:
+        """Move tokens to the last stage. Returns who stays."""
+        rows = far.nonzero()[:, 0]
+        if not len(rows):
+            return pool
+        self.add(len(self.stages) - 1, shrink(pool.take(rows), self.grid.rho[k], self.negligible / 2))
+        return _without(pool, far)
 
     def add(self, stage: int, pool: Pool) -> None:
         """Put tokens into a stage."""
         there = self.stages[stage]
         self.stages[stage] = pool if there is None else join(there, pool)
 
-    def end(self, rho: float, evaluations: int) -> None:
+    def end(self) -> None:
         """Out of evaluations: what is left is decided between the two likeliest codes."""
-        self.ends += [Ends.of(pool, rho, evaluations) for pool in self.stages if pool is not None]
+        last = len(self.grid.rho) - 1
+        for pool in self.stages:
+            if pool is not None:
+                self.decide(pool, torch.ones_like(pool.row, dtype=torch.bool), last)
+
+
+def _without(pool: Pool, gone: Tensor) -> Pool | None:
+    rows = gone.logical_not().nonzero()[:, 0]
+    return pool.take(rows) if len(rows) else None
 
 
 def shrink(pool: Pool, rho: float, threshold: float) -> Pool:
@@ -258,7 +307,8 @@ def shrink(pool: Pool, rho: float, threshold: float) -> Pool:
     past[:, :, :-1] -= past[:, :, -1:] * centre
     weights = posterior.gather(1, columns).masked_fill(empty, 0)
     log_probs = log_probs.masked_fill(empty, -math.inf)
-    return Pool(pool.row, pool.pace, u, past, log_probs, augment(vectors - centre[:, None]), ids, weights)
+    codes = augment(vectors - centre[:, None])
+    return Pool(pool.row, pool.rate, u, past, log_probs, codes, with_one(codes), ids, weights, None, pool.point, u)
 
 
 def join(one: Pool, two: Pool) -> Pool:
@@ -272,16 +322,11 @@ def join(one: Pool, two: Pool) -> Pool:
             rows[:, : part.shape[1]] = part
         return out
 
-    return Pool(
-        torch.cat([one.row, two.row]),
-        torch.cat([one.pace, two.pace]),
-        torch.cat([one.u, two.u]),
-        torch.cat([one.past, two.past], 1),
-        stack("log_probs", -math.inf),
-        stack("codes", 0.0),
-        stack("ids", 0),
-        stack("weights", 0.0),
-    )
+    wide = {"log_probs": -math.inf, "codes": 0.0, "ones": 0.0, "ids": 0, "weights": 0.0}
+    values = {name: stack(name, fill) for name, fill in wide.items()}
+    for name in ("row", "rate", "u", "point", "decided"):
+        values[name] = torch.cat([getattr(one, name), getattr(two, name)])
+    return Pool(past=torch.cat([one.past, two.past], 1), light=None, **values)
 
 
 def two_codes(ends: Ends, remainder: bool) -> tuple[Tensor, Tensor | None]:
