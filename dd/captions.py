@@ -31,7 +31,7 @@ from dd.weights import TeacherInfo, read_info
 COLUMN = "caption"
 SCENE_COLUMNS = ("layout", "attributes")  # of dd.scenes
 Split = Literal["train", "test"]
-FORMAT = 1  # of the cache
+FORMAT = 1  # of the cache; another one for another SHARD
 SHARD = 2048  # captions of a shard
 BATCH = 64  # captions encoded at once; in order of length, so that little is padded
 
@@ -169,16 +169,18 @@ def captions_hash(captions: Iterable[str], *parts: object) -> str:
     return digest.hexdigest()
 
 
-def plan_captions(teacher_dir: Path, split: Split) -> tuple[int, str]:
-    """How many captions an experiment has, and the SHA-256 of them and their encoding, without encoding any."""
+def plan_captions(teacher_dir: Path, split: Split, most: int) -> tuple[int, str]:
+    """How many captions an experiment uses, and the SHA-256 of them and their encoding, without encoding any."""
     encoder, _, length = _encoding(read_info(teacher_dir))
-    captions = read_captions(caption_file(teacher_dir, split))
+    captions = read_captions(caption_file(teacher_dir, split))[:most]
     return len(captions), captions_hash(captions, encoder, length)
 
 
-def open_captions(teacher_dir: Path, split: Split, cache: Path, device: str | torch.device = "cpu") -> CaptionStates:
-    """The encoded captions of an experiment; what is not in the cache yet is encoded now."""
-    captions = read_captions(caption_file(teacher_dir, split))
+def open_captions(
+    teacher_dir: Path, split: Split, cache: Path, most: int, device: str | torch.device = "cpu"
+) -> CaptionStates:
+    """The encoded captions of an experiment, the first `most`; what is not in the cache yet is encoded now."""
+    captions = read_captions(caption_file(teacher_dir, split))[:most]
     return caption_states(captions, *_encoding(read_info(teacher_dir)), cache, device)
 
 

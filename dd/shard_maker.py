@@ -35,7 +35,8 @@ def caption_lookup(job: Job) -> Callable[[Tensor], Captions] | None:
         return None
     from dd.captions import open_captions
 
-    states = open_captions(job.teacher_dir, "train", job.folder.parent.parent / "captions", job.device)
+    cache, most = job.folder.parent.parent / "captions", job.plan.conditions
+    states = open_captions(job.teacher_dir, "train", cache, most, job.device)
     return lambda numbers: states(numbers).to(job.device)
 
 

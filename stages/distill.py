@@ -107,9 +107,9 @@ def lookup(inputs: Inputs) -> CaptionStates | None:
     plan = inputs.shards.plan
     if not plan.captions_sha256:
         return None
-    if plan_captions(inputs.teacher_dir, "train") != (plan.conditions, plan.captions_sha256):
+    if plan_captions(inputs.teacher_dir, "train", plan.conditions) != (plan.conditions, plan.captions_sha256):
         raise DDError(f"{inputs.shards.url} was drawn from other captions: run the stage 'trajectories' again")
-    return open_captions(inputs.teacher_dir, "train", config.project_root() / "work" / "captions")
+    return open_captions(inputs.teacher_dir, "train", config.project_root() / "work" / "captions", plan.conditions)
 
 
 def probe(inputs: Inputs, teacher: Teacher) -> Probe | None:

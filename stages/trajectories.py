@@ -53,7 +53,9 @@ def make_plan(experiment: config.Experiment, info: TeacherInfo, teacher_dir: Pat
     if settings is None:
         raise DDError("the experiment has no trajectories: its student is a released one (remove 'student' to distill)")
     empty = build_teacher(info.family, info.tokenizer_config, info.transformer_config, "meta")
-    conditions, captions = (len(info.classes), "") if teacher_dir is None else plan_captions(teacher_dir, "train")
+    conditions, captions = len(info.classes), ""
+    if teacher_dir is not None:
+        conditions, captions = plan_captions(teacher_dir, "train", settings.pairs + settings.held_out)
     chosen = experiment.teacher
     return ShardPlan(
         pairs=settings.pairs,

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 from safetensors.torch import save
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from dd import scenes, zoo
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
@@ -37,8 +36,10 @@ GPT: dict[str, Any] = {
 }
 
 
-def word_tokenizer() -> Tokenizer:
-    """Words to numbers, with marks around them."""
+def word_tokenizer() -> Any:
+    """Words to numbers, with marks around them, as the library `tokenizers` has them."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

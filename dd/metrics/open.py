@@ -46,11 +46,11 @@ def open_drawer(name: str, root: Path, device: str | None = None) -> tuple[Drawe
     return drawer, info
 
 
-def caption_conditions(teacher_dir: Path, cache: Path, device: torch.device) -> Conditions:
-    """An experiment's test captions in turn; as classes, the layouts of its scenes where it knows any."""
+def caption_conditions(teacher_dir: Path, cache: Path, images: int, device: torch.device) -> Conditions:
+    """An experiment's test captions in turn, one an image; as classes, the layouts of its scenes where it knows any."""
     from dd.captions import caption_file, open_captions, scene_facts
 
-    states = open_captions(teacher_dir, "test", cache, device)
+    states = open_captions(teacher_dir, "test", cache, images, device)
     layouts, _ = scene_facts(caption_file(teacher_dir, "test"))
     return Conditions(
         lambda indices: states(indices % len(states)).to(device),
@@ -63,7 +63,7 @@ def conditions(
 ) -> Conditions:
     """The test captions in turn; or classes, in turn or at random as the protocol says."""
     if experiment.condition == "text":
-        return caption_conditions(teacher_dir, cache, device)
+        return caption_conditions(teacher_dir, cache, experiment.evaluate.images, device)
     if not info.classes:
         raise DDError(f"teacher {info.name} has no classes: expected condition 'text' and teacher.captions")
     random = experiment.evaluate.seed if protocol(experiment.evaluate.protocol).labels == "random" else None
