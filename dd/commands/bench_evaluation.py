@@ -44,6 +44,7 @@ def measure(images: int, protocol_name: str, batch: int, repeats: int, seed: int
 
     chosen, runs = protocol(protocol_name), []
     with tempfile.TemporaryDirectory(prefix="dd-bench-") as name:
+        _both(chosen, 20, batch, torch.Generator(), Path(name) / "first")  # imports, and the networks' first pass
         for number in range(repeats):
             generator = torch.Generator().manual_seed(seed)
             runs.append(_both(chosen, images, batch, generator, Path(name) / str(number)))
