@@ -108,7 +108,6 @@ class Stage:
         models = root / "models" / name
         self.student_info: StudentInfo | None = read_student_info(models) if self.drawer.student is not None else None
         self.floor = load_floor(root, self.settings.protocol, self.settings.images)
-        self.caption_accuracy: dict[str, float | None] = {}
         self.reader: SceneReader | None = None
         self.unread: str | None = None  # why a text experiment has no caption accuracy
         if self.experiment.condition == "text":
@@ -163,16 +162,15 @@ class Stage:
         self._fill_grid(sampler)
         folder = self.keep / sampler_label(sampler) if self.keep else None
         pair = None if self._is_floor(sampler) or sampler.name == "teacher" else partner
-        batches = self._batches(sampler)
-        reading = (
-            self.reader.reading(self.floor.attributes if self._is_floor(sampler) else None) if self.reader else None
-        )
-        found = self.evaluation.measure(
-            reading.watch(batches) if reading else batches, pair, folder, self.settings.seed
-        )
-        self.caption_accuracy[sampler_label(sampler)] = reading.accuracy if reading else None
+        batches, reading = self._batches(sampler), None
+        if self.reader is not None:
+            reading = self.reader.reading(self.floor.attributes if self._is_floor(sampler) else None)
+            batches = reading.watch(batches)
+        found = self.evaluation.measure(batches, pair, folder, self.settings.seed)
+        if reading is not None:
+            return replace(found, caption_accuracy=reading.accuracy)
         return (
-            found if self.unread is None else replace(found, missing=found.missing | {"caption_accuracy": self.unread})
+            found if self.unread is None else replace(found, missing={**found.missing, "caption_accuracy": self.unread})
         )
 
     def _batches(self, sampler: config.Sampler) -> Iterator[Batch]:
@@ -197,7 +195,6 @@ class Stage:
             "label": sampler_label(sampler),
             "evaluations": self.drawer.evaluations(sampler),
             "seconds_per_image": self.drawer.seconds_per_image(sampler, self.settings.batch) if drawn else None,
-            "caption_accuracy": self.caption_accuracy.get(sampler_label(sampler)),
             "timing": self.timing() if drawn else None,
             "parameters": self.drawer.parameters(sampler),
             "protocol": self.protocol.name,

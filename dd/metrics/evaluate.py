@@ -46,6 +46,7 @@ class Measured:
     diversity: Estimate | None = None
     paired_distance: Estimate | None = None
     sfid: Estimate | None = None
+    caption_accuracy: Estimate | None = None  # of text to image (dd.metrics.reader)
     missing: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     features: Tensor | None = None  # (M, F): the first ones, for the paired distance of other samplers
@@ -56,7 +57,7 @@ class Measured:
     def row(self) -> dict[str, Any]:
         """Flat: each metric and its standard error (`<metric>_error`); null where not measured."""
         found: dict[str, Any] = {"metric": self.metric, "images": self.images}
-        names = (*self.METRICS, "sfid") if self.sfid else self.METRICS
+        names = (*self.METRICS, *(name for name in ("sfid", "caption_accuracy") if getattr(self, name)))
         for name in names:
             estimate: Estimate | None = getattr(self, name)
             found[name] = estimate.value if estimate else None

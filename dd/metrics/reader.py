@@ -6,6 +6,7 @@ colour, how large. A picture counts as right only if all of it is, empty regions
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from dd.captions import caption_file, scene_facts
 from dd.errors import DDError
 from dd.metrics.classifier import SmallClassifier
 from dd.metrics.images import to_uint8
+from dd.metrics.moments import Estimate
 from dd.scenes import HEADS
 
 Batch = tuple[Tensor, Tensor | None]  # images (B, C, H, W), classes (B,) or None
@@ -63,9 +65,12 @@ class Reading:
             yield images, labels
 
     @property
-    def accuracy(self) -> float | None:
-        """Share of the images so far that were right; None before the first."""
-        return self.hits / self.seen if self.seen else None
+    def accuracy(self) -> Estimate | None:
+        """Share of the images so far that were right, with the standard error of a share; None before the first."""
+        if not self.seen:
+            return None
+        share = self.hits / self.seen
+        return Estimate(share, math.sqrt(share * (1 - share) / self.seen))
 
 
 def open_reader(

@@ -43,6 +43,7 @@ COLUMNS = (
     "paired_distance",
     "paired_distance_error",
     "caption_accuracy",
+    "caption_accuracy_error",
     "images",
     "seconds_per_image",
     "speedup",
