@@ -38,6 +38,9 @@ def bench(
     """`dvc repro` beside `dd-cli run` where nothing has changed; then from a stop to the end of the last process."""
     found: dict[str, Any] = {"command": command(), "date": datetime.now(UTC).isoformat("T", "seconds")}
     found["machine"] = machine()
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell lets its background jobs ignore it, heirs as well
     with tempfile.TemporaryDirectory(prefix="dd-bench-") as name:
         root = Path(name).resolve() / "project"
         bench_project.make(root)
@@ -109,7 +112,7 @@ def ui(root: Path) -> Iterator[str]:
     try:
         yield _until(lambda: (own := server.recorded(root)) and _deployment(own.api) and own.api, "the server")
     finally:
-        child.send_signal(signal.SIGINT)
+        child.terminate()
         child.wait(60)
 
 
