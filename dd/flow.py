@@ -14,7 +14,7 @@ What is solved here is the same equation in r = t / (1-t) and y = x / (1-t) = e 
 The right side has no stiff term and no singular end: it is a quadrature of a bounded function, and y keeps noise of
 size one at every r, so an error in y has a fixed meaning. Three exact facts finish a token early:
 
-- a code whose weight has become negligible stays so (all but `Solver.negligible` of the time), and leaves;
+- a code whose weight has become negligible stays so (all but `Solver.negligible` of the time): it need not be kept;
 - with two codes left the equation is one-dimensional along their difference, its flow keeps quantiles, and the answer
   is a comparison of two numbers (`dd.flow_steps.two_codes`), however close the two codes are. No token waits for the
   end of a grid, so none is pulled to the likelier of two neighbours;
@@ -38,6 +38,8 @@ from dd.flow_steps import augment, solve, two_codes, weigh
 # Numbers in one work array (tokens x codes): about the size of a CPU's cache, and as much as a GPU likes.
 _CHUNK = {"cpu": 1 << 19}
 _CHUNK_OTHER = 1 << 27
+# But so many tokens at least, or the fixed cost of a step weighs too much.
+_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def map_noise(noise: Tensor, log_probs: Tensor, codes: Tensor | Codes, solver: S
         return FlowResult(empty, empty)
     if not (log_probs.amax(-1).abs() < math.inf).all():
         raise DDError("log_probs must leave every token one possible code, got a row of -inf or NaN")
-    rows = min(1 << 20, max(1, _CHUNK.get(noise.device.type, _CHUNK_OTHER) // ready.size))
+    rows = min(1 << 20, max(_ROWS, _CHUNK.get(noise.device.type, _CHUNK_OTHER) // ready.size))
     parts = [
         _map_chunk(e.float(), p.float(), ready, solver)
         for e, p in zip(noise.split(rows), log_probs.split(rows), strict=True)

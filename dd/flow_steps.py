@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
 # Where float32 logits of codes of spread 1 have lost three digits: what is not decided then is centred anew.
 REACH = 200.0
-# Working sets shrink through these widths; a token moves to its own gathered copy of the codes it still needs.
-WIDTHS = (256, 32)
-# Gathering pays when the codebook is so many times wider.
-GATHER = 16
+# Above so many times this width, tokens that need no more codes than this get their own copy of them.
+NARROW, GATHER = 32, 16
 # When it is looked which tokens are decided: at the start, and from this point of the grid on at every third one.
 LOOK_FROM, LOOK_EVERY = 7, 3
 # Fewer numbers (tokens x codes) than that are not worth moving when some of the tokens are decided.
@@ -209,7 +207,7 @@ class Pools:
 
     def __init__(self, grid: Grid, first: Pool, negligible: float) -> None:
         self.grid, self.negligible = grid, negligible
-        self.widths = [*(width for width in WIDTHS if len(first.codes) >= GATHER * width), 2, 2]
+        self.widths = [NARROW, 2, 2] if len(first.codes) >= GATHER * NARROW else [2, 2]
         self.stages: list[Pool | None] = [first, *[None] * (len(self.widths) - 1)]
         self.ends: list[Ends] = []
         self.far = REACH / float(first.rate.max().sqrt())  # rho where the first token reaches it
