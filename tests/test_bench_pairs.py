@@ -30,13 +30,18 @@ def bench(*arguments: str) -> list[dict]:
 def test_map(project, monkeypatch):
     monkeypatch.setattr(bench_map, "CODEBOOKS", {"60x8": (60, 8, "top-k 20, top-p 0.9"), "40x4": (40, 4, "none")})
     cases = bench("map", "--tokens", "60", "--dopri5", "20", "--teacher", "tiny")
-    assert [case["codebook"] for case in cases] == ["60x8", "40x4", "tiny"]
+    assert [case["codebook"] for case in cases[:2]] == ["60x8", "40x4"]
+    assert [case["contexts"] for case in cases] == ["random", "random", "tiny"]
+    assert [case["sequence_agreement"] is None for case in cases] == [True, True, False]
+    assert cases[2]["sequence_agreement"] > 0.8
     for case in cases:
         assert {"filters", "agreement", "mean_evaluations", "tokens_per_second", "speedup_over_dopri5"} <= set(case)
         assert case["tokens"] == 60
         assert case["agreement"] >= 0.98
         assert case["mean_evaluations"] < 30
         assert case["speedup_over_dopri5"] > 0
+        assert case["dopri5_evaluations"] > case["mean_evaluations"]
+        assert case["dopri5_tokens"] == 20
     saved = json.loads((project / "results" / "bench" / "map.json").read_text())
     assert saved["rows"] == cases
     assert saved["command"].startswith("dd-cli")
@@ -59,6 +64,13 @@ def test_trajectories(project):
     assert row["ratio"] == pytest.approx(row["pairs_seconds_per_1000"] / row["sampling_seconds_per_1000"])
     assert row["mean_evaluations"] > 1
     assert zoo.entry("tiny").kind == "teacher"
+
+
+def test_trajectories_in_two_processes(project):
+    (row,) = bench("trajectories", "--teacher", "tiny", "--batch", "4", "--repeats", "1", "--processes", "2")
+    assert row["processes"] == 2
+    assert row["speedup"] == pytest.approx(row["pairs_per_second"] / row["pairs_per_second_of_one"])
+    assert 0.2 < row["speedup"] < 8
 
 
 def test_shards(project):

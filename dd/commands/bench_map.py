@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -40,14 +40,24 @@ ERROR = (71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 
 
 @dataclass(frozen=True)
 class Case:
-    """One line of the table."""
+    """One line of the table.
+
+    contexts: "random", or the teacher whose contexts they are. agreement: share of tokens that the exact flow gives,
+    too, in the same context. sequence_agreement: share of equal tokens over whole images of the teacher, between these
+    settings of the solver and much finer ones; a token that differs changes all contexts behind it. dopri5_tokens: the
+    batch of the comparison with dopri5. surprise: mean -log p of the mapped tokens, whose expectation is the entropy.
+    """
 
     codebook: str
+    contexts: str
     filters: str
     tokens: int
     agreement: float
+    sequence_agreement: float | None
     mean_evaluations: float
     tokens_per_second: float
+    dopri5_tokens: int
+    dopri5_evaluations: int | None
     speedup_over_dopri5: float | None
     surprise: float
     entropy: float
@@ -59,15 +69,17 @@ def map(
     tokens: Annotated[int, typer.Option(min=10, help="Tokens of each case.")] = 4000,
     dopri5: Annotated[int, typer.Option(min=0, help="Tokens of the comparison with dopri5; 0 leaves it out.")] = 200,
     teacher: Annotated[
-        list[str] | None, typer.Option(help="Teachers of the zoo whose real contexts are cases as well.")
+        list[str] | None, typer.Option(help="Teachers whose real contexts are cases as well; default those that ship.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of codes, logits and noise.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="As JSON, and into results/bench/map.json.")] = False,
 ) -> None:
     """Agreement with the exact flow, evaluations, speed, and whether frequencies are kept (surprise = entropy)."""
+    from dd import zoo
     from dd.commands.bench_files import report
 
-    report("map", [asdict(case) for case in measure(tokens, dopri5, teacher or [], seed)], json)
+    shipped = [name for name, entry in zoo.entries().items() if entry.shipped and entry.kind == "teacher"]
+    report("map", [asdict(case) for case in measure(tokens, dopri5, teacher or shipped, seed)], json)
 
 
 def measure(tokens: int, dopri5: int, teachers: list[str], seed: int) -> list[Case]:
@@ -77,13 +89,13 @@ def measure(tokens: int, dopri5: int, teachers: list[str], seed: int) -> list[Ca
     from dd.flow import Solver
 
     cases = []
-    for name, (size, width, filters) in CODEBOOKS.items():
+    for size, width, filters in CODEBOOKS.values():
         generator = torch.Generator().manual_seed(seed)
         codes = torch.randn(size, width, generator=generator)
         if width == 8:
             codes = torch.nn.functional.normalize(codes, dim=-1)
         chunks = (random_contexts(codes, filters, n, generator) for n in _sizes(tokens, 250))
-        cases.append(_case(name, filters, codes, chunks, dopri5, Solver(), seed))
+        cases.append(_case("random", filters, codes, chunks, dopri5, Solver(), seed))
     for name in teachers:
         from dd.commands.bench_sampling import teacher_filters
         from dd.zoo import load_teacher
@@ -91,8 +103,30 @@ def measure(tokens: int, dopri5: int, teachers: list[str], seed: int) -> list[Ca
         loaded, settings = load_teacher(name), teacher_filters(name)
         shown = ", ".join(f"{key} {value:g}" for key, value in vars(settings).items() if key != "guidance_tokens")
         contexts = real_contexts(loaded, settings, tokens, seed)
-        cases.append(_case(name, shown, loaded.codebook, contexts, dopri5, Solver(), seed))
+        case = _case(name, shown, loaded.codebook, contexts, dopri5, Solver(), seed)
+        images = max(1, tokens // loaded.groups.length)
+        cases.append(replace(case, sequence_agreement=sequence_agreement(loaded, settings, images, seed)))
     return cases
+
+
+def sequence_agreement(teacher: Any, filters: Filters, images: int, seed: int) -> float:
+    """Share of equal tokens over whole images, between the usual solver and one with steps half as long."""
+    import torch
+
+    from dd.flow import Solver
+    from dd.noise import noise
+    from dd.trajectory import balanced_classes, trajectory
+
+    usual = Solver()
+    fine = Solver(usual.first / 2, 1 + (usual.ratio - 1) / 2, usual.negligible / 10, 2 * usual.max_evaluations)
+    equal = []
+    for first in range(0, images, 50):
+        indices = torch.arange(first, min(first + 50, images))
+        e = noise(seed, indices, teacher.groups.length, teacher.codebook.shape[1])
+        classes = balanced_classes(indices, classes_of(teacher))
+        one, two = (trajectory(teacher, classes, e, filters, solver).tokens for solver in (usual, fine))
+        equal.append(one == two)
+    return float(torch.cat(equal).double().mean())
 
 
 def _sizes(total: int, most: int) -> list[int]:
@@ -144,22 +178,24 @@ def real_contexts(teacher: Any, filters: Filters, tokens: int, seed: int) -> Any
         yield teacher.score(drawn, classes, filters).flatten(0, 1)[: tokens - first * length]
 
 
-def _case(name: str, filters: str, codes: Tensor, contexts: Any, dopri5: int, solver: Solver, seed: int) -> Case:
+def _case(contexts_of: str, filters: str, codes: Tensor, contexts: Any, dopri5: int, solver: Solver, seed: int) -> Case:
     import torch
 
     from dd.flow import Codes, map_noise
     from dd.noise import noise
 
     ready = Codes.prepare(codes)
-    agree, evaluations, seconds, count, speedup = 0, 0, 0.0, 0, None
+    agree, evaluations, seconds, count = 0, 0, 0.0, 0
+    compared: tuple[int, int | None, float | None] = (0, None, None)
     sums = torch.zeros(4, dtype=torch.float64)
     for log_probs in contexts:
         e = noise(seed, torch.arange(count, count + len(log_probs)), 1, codes.shape[1])[:, 0]
         started = time.perf_counter()
         result = map_noise(e, log_probs, ready, solver)
         seconds += time.perf_counter() - started
-        if speedup is None and dopri5:
-            speedup = _speedup(e[:dopri5], log_probs[:dopri5], codes, ready, solver)
+        if dopri5 and not compared[0]:
+            rows = min(dopri5, len(e))
+            compared = rows, *_speedup(e[:rows], log_probs[:rows], codes, ready, solver)
         agree += int((result.tokens == exact_map(e, log_probs, codes)).sum())
         evaluations += int(result.evaluations.sum())
         count += len(log_probs)
@@ -172,8 +208,9 @@ def _case(name: str, filters: str, codes: Tensor, contexts: Any, dopri5: int, so
         )
         sums += torch.stack([term.sum() for term in terms])
     means = (sums / count).tolist()
-    speed = count / seconds
-    return Case(name, filters, count, agree / count, evaluations / count, speed, speedup, *means)
+    codebook = "x".join(str(n) for n in codes.shape)
+    rates = agree / count, None, evaluations / count, count / seconds
+    return Case(codebook, contexts_of, filters, count, *rates, *compared, *means)
 
 
 def exact_map(e: Tensor, log_probs: Tensor, codes: Tensor, tolerance: float = 1e-7, limit: int = 5000) -> Tensor:
@@ -215,8 +252,8 @@ def exact_map(e: Tensor, log_probs: Tensor, codes: Tensor, tolerance: float = 1e
     raise DDError(f"the exact integration did not decide {len(row)} of {len(e)} tokens in {limit} steps")
 
 
-def _speedup(e: Tensor, log_probs: Tensor, codes: Tensor, ready: Any, solver: Solver) -> float:
-    """Seconds of torchdiffeq's dopri5 over ours on the same tokens, the better of two runs each."""
+def _speedup(e: Tensor, log_probs: Tensor, codes: Tensor, ready: Any, solver: Solver) -> tuple[int, float]:
+    """Evaluations of torchdiffeq's dopri5, and its seconds over ours on the same tokens: the best of three, in turn."""
     import torch
 
     from dd.flow import map_noise, velocity
@@ -225,18 +262,21 @@ def _speedup(e: Tensor, log_probs: Tensor, codes: Tensor, ready: Any, solver: So
         from torchdiffeq import odeint
     except ImportError:
         raise DDError('torchdiffeq is not installed: pip install "dd[test]", or give --dopri5 0') from None
+    evaluations = 0
 
-    def theirs() -> None:
-        times = torch.tensor([0.0, 0.999])
-        odeint(lambda t, x: velocity(x, t.expand(len(x)), log_probs, codes), e, times, rtol=1e-5, atol=1e-5)
-
-    def ours() -> None:
-        map_noise(e, log_probs, ready, solver)
+    def field(t: Tensor, x: Tensor) -> Tensor:
+        nonlocal evaluations
+        evaluations += 1
+        return velocity(x, t.expand(len(x)), log_probs, codes)
 
     def seconds(work: Any) -> float:
         started = time.perf_counter()
         work()
         return time.perf_counter() - started
 
-    ours()
-    return min(seconds(theirs) for _ in range(2)) / min(seconds(ours) for _ in range(2))
+    times = torch.tensor([0.0, 0.999])
+    theirs, ours = [], []
+    for _ in range(3):
+        theirs.append(seconds(lambda: odeint(field, e, times, rtol=1e-5, atol=1e-5)))
+        ours.append(seconds(lambda: map_noise(e, log_probs, ready, solver)))
+    return evaluations // 3, min(theirs) / min(ours)

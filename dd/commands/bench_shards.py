@@ -23,6 +23,9 @@ def trajectories(
     random_weights: Annotated[bool, typer.Option("--random-weights", help="Fetch nothing: speed needs sizes.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each, in turn.")] = 3,
+    processes: Annotated[
+        int, typer.Option(min=1, help="So many processes, a core each, against one on one core, instead.")
+    ] = 1,
     seed: Annotated[int, typer.Option(help="Of noise, draws and random weights.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="As JSON, and into results/bench/trajectories.json.")] = False,
 ) -> None:
@@ -30,8 +33,75 @@ def trajectories(
     from dd.commands.bench_files import report
     from dd.commands.bench_sampling import teacher_filters
 
+    if processes > 1:
+        rows = [scaling(name, random_weights, batch, repeats, processes, seed) for name in teacher]
+        return report(f"trajectories-{processes}-processes", rows, json)
     rows = [pair_cost(name, random_weights, batch, repeats, teacher_filters(name), seed) for name in teacher]
     report("trajectories", rows, json)
+
+
+def scaling(name: str, random: bool, batch: int, repeats: int, processes: int, seed: int) -> dict[str, Any]:
+    """Pairs per second of several processes, each bound to a core of its own, against one on one core."""
+    from dd.errors import DDError
+
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < processes:
+        raise DDError(f"expected a core for each of {processes} processes, got {len(cores)}: give fewer --processes")
+
+    def seconds(count: int) -> float:
+        code = "import sys; from dd.commands.bench_shards import make; make(*sys.argv[1:])"
+        command = [sys.executable, "-c", code, name, str(int(random)), str(batch), str(repeats), str(seed)]
+        running = [
+            subprocess.Popen([*command, str(core)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for core in cores[:count]
+        ]
+        for process in running:  # loaded and warm
+            process.stdout.readline()
+        started = time.perf_counter()
+        for process in running:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        if any(process.wait() for process in running):
+            raise DDError(f"a process that makes pairs of {name} failed: its error is above")
+        return time.perf_counter() - started
+
+    one, several = batch * repeats / seconds(1), batch * repeats * processes / seconds(processes)
+    return {
+        "teacher": name,
+        "weights": "random" if random else "shipped",
+        "batch": batch,
+        "processes": processes,
+        "pairs_per_second_of_one": one,
+        "pairs_per_second": several,
+        "speedup": several / one,
+    }
+
+
+def make(name: str, random: str, batch: str, repeats: str, seed: str, core: str) -> None:
+    """In a process of its own, on one core: says "ready", waits for a line, makes pairs."""
+    os.sched_setaffinity(0, {int(core)})
+    import torch
+
+    from dd.commands.bench_map import classes_of
+    from dd.commands.bench_sampling import build, teacher_filters
+    from dd.noise import noise
+    from dd.trajectory import balanced_classes, trajectory
+    from dd.zoo import load_teacher
+
+    torch.set_num_threads(1)
+    teacher: Teacher = build(name, True, "cpu")[0] if int(random) else load_teacher(name, "cpu")
+
+    def run(first: int) -> None:
+        indices = torch.arange(first, first + int(batch))
+        e = noise(int(seed), indices, teacher.groups.length, teacher.codebook.shape[1])
+        trajectory(teacher, balanced_classes(indices, classes_of(teacher)), e, teacher_filters(name))
+
+    run(0)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
+    for repeat in range(int(repeats)):
+        run(repeat * int(batch))
 
 
 def pair_cost(name: str, random: bool, batch: int, repeats: int, filters: Filters, seed: int) -> dict[str, Any]:
