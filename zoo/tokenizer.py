@@ -2,7 +2,8 @@
 
 Loss: absolute pixel error, a perceptual term (normalised feature maps and pooled features of the extractor) and
 commitment; the codes follow their vectors by an exponential k-means (van den Oord et al. 2017, appendix A.1), and a
-code that nothing chooses any more is moved onto a vector of the present batch.
+code that nothing chooses any more is moved onto a vector of the present batch. The first `continuous` steps decode the
+vectors themselves: colours enter them then, where codes from the start hold on to what came first, light and dark.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dd.data import ImageSet, load_images
+from dd.errors import DDError
 from dd.machine import tune_cpu
 from dd.metrics.classifier import SmallClassifier
 from dd.models.base import Tokenizer
@@ -40,13 +42,13 @@ class Pass:
     commitment: Tensor
 
 
-def training_pass(model: Tokenizer, images: Tensor) -> Pass:
-    """Encode, quantise with straight-through gradients, decode."""
+def training_pass(model: Tokenizer, images: Tensor, quantised: bool = True) -> Pass:
+    """Encode, quantise with straight-through gradients (or, LlamaGen's only, not at all), decode."""
     if isinstance(model, VQTokenizer):
         z = model.encode_continuous(images)
         unit = F.normalize(z.float(), dim=1)
         codes, chosen = model.quantise(z)
-        decoded = model.decoder(model.post_quant_conv(codes))
+        decoded = model.decoder(model.post_quant_conv(codes if quantised else F.normalize(z.float(), dim=1)))
         vectors = unit.detach().permute(0, 2, 3, 1).flatten(0, 2)
         return Pass(decoded, vectors, chosen.flatten(), (unit - codes.detach()).square().sum(1).mean())
     if isinstance(model, MultiScaleTokenizer):
@@ -108,11 +110,32 @@ def perceptual(extractor: SmallClassifier, images: Tensor, targets: Tensor) -> T
     return maps / len(ours) + (pooled - wanted).square().mean() / wanted.square().mean()
 
 
+@torch.no_grad()
+def start_from_data(model: Tokenizer, images: Tensor) -> None:
+    """Begin with the decoder at the mean colour of images (N, 3, H, W), and with white latents.
+
+    A random encoder sends all patches in nearly one direction; white latents lie in all directions of the sphere.
+    """
+    if not isinstance(model, VQTokenizer):
+        raise DDError("data_start: expected a tokenizer of family llamagen; remove it from the settings")
+    last, layer = model.decoder.conv_out, model.quant_conv
+    assert last.bias is not None
+    assert layer.bias is not None
+    last.weight.mul_(0.1)
+    last.bias.copy_(images.mean((0, 2, 3)).repeat_interleave(len(last.bias) // 3))
+    z = model.encode_continuous(images).permute(1, 0, 2, 3).flatten(1)  # (C, N h w)
+    whiten = torch.linalg.inv(torch.linalg.cholesky(torch.cov(z) + 1e-8 * torch.eye(len(z))))
+    layer.weight.copy_((whiten @ layer.weight.flatten(1)).view_as(layer.weight))
+    layer.bias.copy_(whiten @ (layer.bias - z.mean(1)))
+
+
 def train(settings: TokenizerSettings, data: ImageSet, extractor: SmallClassifier, identity: object) -> Tokenizer:
     run = settings.train
     torch.manual_seed(run.seed)
     model = build_tokenizer(settings.family, settings.config)
     model.init_weights()  # type: ignore[operator]
+    if settings.data_start:
+        start_from_data(model, to_model(data.images[:500]))
     generator = torch.Generator().manual_seed(run.seed)
     codes = model.get_parameter("quantize.embedding.weight").requires_grad_(False)
     kmeans = KMeans(codes, settings.codebook_decay, settings.family == "llamagen", generator)
@@ -129,13 +152,14 @@ def train(settings: TokenizerSettings, data: ImageSet, extractor: SmallClassifie
         if run.flip and step % 2:
             images = images.flip(3)
         images = images.contiguous(memory_format=torch.channels_last)
-        result = training_pass(model, images)
+        result = training_pass(model, images, step >= settings.continuous)
         distance = perceptual(extractor, result.images, images)
         kmeans.update(result.vectors, result.tokens)
+        error = result.images - images
         return {
-            "pixel": settings.pixel * (result.images - images).abs().mean(),
+            "pixel": settings.pixel * error.abs().mean() + settings.squared * error.square().mean(),
             "perceptual": settings.perceptual * distance,
-            "commitment": settings.commitment * result.commitment,
+            "commitment": settings.commitment * result.commitment * (step >= settings.continuous),
         }
 
     model.to(memory_format=torch.channels_last)
