@@ -56,9 +56,11 @@ def scaling(name: str, random: bool, batch: int, repeats: int, processes: int, s
             for core in cores[:count]
         ]
         for process in running:  # loaded and warm
+            assert process.stdout is not None
             process.stdout.readline()
         started = time.perf_counter()
         for process in running:
+            assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
         if any(process.wait() for process in running):
