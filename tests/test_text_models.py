@@ -1,12 +1,17 @@
 """Options of ours for small text-to-image models: captions that keep their queries and keys, pixels in patches."""
 
+import pytest
 import torch
 
+from dd.errors import DDError
 from dd.models.base import Filters
 from dd.models.llamagen.transformer import rope_table
 from dd.models.registry import build_student, build_teacher, build_tokenizer, student_config
 from dd.text import Captions
 from tests.tiny_text import CODES, GPT, LENGTH, WIDTH
+from zoo.tokenizer import start_from_data, training_pass
+
+SCALES = {"codebook_size": 16, "codebook_dim": 4, "ch": 32, "ch_mult": [1, 1], "patch_nums": [1, 2]}
 
 torch.manual_seed(0)
 MASK = torch.arange(LENGTH) >= torch.tensor([[4], [7], [0]])
@@ -79,3 +84,27 @@ def test_patches():
     tokens = patched.encode(images)
     assert tokens.shape == (2, 4)
     assert patched.decode(patched.codebook[tokens]).shape == images.shape
+
+
+def test_a_start_from_the_data_is_white_and_at_the_mean_colour():
+    torch.manual_seed(0)
+    made = build_tokenizer("llamagen", {**CODES, "patch": 2})
+    images = torch.rand(200, 3, 8, 8) * torch.tensor([0.2, 0.5, 1.0]).view(3, 1, 1)
+    start_from_data(made, images)
+    latents = made.encode_continuous(images).detach().permute(1, 0, 2, 3).flatten(1)
+    torch.testing.assert_close(torch.cov(latents), torch.eye(4), atol=1e-3, rtol=0)
+    decoded = training_pass(made, images).images.detach()
+    torch.testing.assert_close(decoded.mean((0, 2, 3)), images.mean((0, 2, 3)), atol=0.1, rtol=0)
+    with pytest.raises(DDError, match="data_start: expected a tokenizer of family llamagen"):
+        start_from_data(build_tokenizer("var", SCALES), images)
+
+
+def test_the_first_steps_decode_the_vectors_themselves():
+    torch.manual_seed(0)
+    made = build_tokenizer("llamagen", CODES)
+    images = torch.randn(2, 3, 4, 4)
+    vectors = torch.nn.functional.normalize(made.encode_continuous(images), dim=1)
+    codes = made.to_map(made.codebook[made.encode(images)])
+    free, fixed = (training_pass(made, images, quantised).images for quantised in (False, True))
+    torch.testing.assert_close(free, made.decode_map(vectors))
+    torch.testing.assert_close(fixed, made.decode_map(codes))
