@@ -69,6 +69,7 @@ class StudentConfig(Section):
 
     teacher_input: bool = Field(False, description="a slot reads what the teacher reads, plus its own noise")
     noise_logits: bool = Field(False, description="logits see the slot's own noise against all codes")
+    flow_steps: int = Field(0, ge=0, description="logits go through so many steps of the noise-to-token map")
     refinements: int = Field(0, ge=0, description="further passes of the trunk over its own prediction")
 
 

@@ -224,7 +224,7 @@ def with_curves(task: Task, folder: Path) -> Task:
 def baseline(task: Task, sizes: dict[str, Any], inputs: Inputs) -> tuple[Outcome, dict[str, Any]]:
     """The set predictor of onestep* and skip-n: the authors' student design, trained with its noise set to zero."""
     settings = inputs.settings
-    plain = {**sizes, "noise_logits": False, "refinements": 0}
+    plain = {**sizes, "noise_logits": False, "flow_steps": 0, "refinements": 0}
     losses = settings.losses.model_copy(update={"own_prefix": 0.0, "score": 0.0})
     run = settings.model_copy(update={"timesteps": settings.baseline.timesteps, "losses": losses})
     free = replace(task, noise_free=True, folder=task.folder / "baseline", label="baseline", on_curves=None, probe=None)

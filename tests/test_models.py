@@ -6,11 +6,14 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from dd.codebook import nearest_code
 from dd.errors import DDError
+from dd.flow import map_noise
 from dd.models.base import Filters
 from dd.models.cache import KVCache
+from dd.models.layers import FlowLogits
 from dd.models.registry import build_student, build_teacher, build_tokenizer, student_config
 from dd.models.var.tokenizer import phi_indices
 from dd.text import Captions, left_pad
@@ -154,7 +157,14 @@ def test_tokenizer_round_trip_and_gradients(kind):
         tokenizer.encode(torch.zeros(1, 3, 8, 8))
 
 
-@pytest.mark.parametrize("options", [{}, {"teacher_input": True, "noise_logits": True, "refinements": 1, "layers": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"teacher_input": True, "noise_logits": True, "refinements": 1, "layers": 2},
+        {"teacher_input": True, "flow_steps": 3, "refinements": 2},
+    ],
+)
 @pytest.mark.parametrize("kind", ["llamagen", "t2i", "var"])
 def test_student_reads_every_position(kind, options):
     teacher, condition = make_case(kind)
@@ -188,6 +198,25 @@ def test_student_with_teacher_input_starts_as_the_teacher(kind):
         here = groups.slice(finished)
         logits = student(x, torch.full((B,), finished), condition).logits[:, here]
         torch.testing.assert_close(logits, teacher.logits(tokens, condition)[:, here], atol=1e-4, rtol=1e-4)
+
+
+def test_flow_logits_come_close_to_the_map():
+    """From the probabilities themselves a few steps give most of the exact map's tokens; more steps give more."""
+    generator = torch.Generator().manual_seed(0)
+    codebook = F.normalize(torch.randn(64, 8, generator=generator), dim=-1)
+    log_probs = (3 * torch.randn(3000, 64, generator=generator)).log_softmax(-1)
+    noise = torch.randn(3000, 8, generator=generator)
+    exact = map_noise(noise, log_probs, codebook).tokens
+    found = []
+    for steps in (2, 4, 8):
+        term = FlowLogits(16, 8, 64, steps)
+        term.init_weights(codebook)
+        logits = term(noise[None], torch.zeros(1, 3000, 16), log_probs[None])[0]
+        found.append((logits.argmax(-1) == exact).float().mean().item())
+    best = max(((log_probs + gain * noise @ codebook.t()).argmax(-1) == exact).float().mean() for gain in range(1, 9))
+    assert found[0] < found[1] < found[2]
+    assert found[1] > best
+    assert found[2] > 0.85
 
 
 @pytest.mark.parametrize("kind", ["llamagen", "var"])

@@ -5,6 +5,8 @@ Both families use these names in their state dicts: norm1, conv1, norm2, conv2, 
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -112,6 +114,51 @@ class NoiseLogits(nn.Module):
         """x (B, n, C), hidden (B, n, D) to (B, n, V) float32."""
         with torch.autocast(x.device.type, enabled=False):
             return self.codes(x.float() * (1 + self.gate(hidden.float())))
+
+
+class FlowLogits(nn.Module):
+    """The noise-to-token map itself as the last layer: logits over codes become the posterior of a few Euler steps.
+
+    With the teacher's log-probabilities as its input this is `dd.flow` on a coarse grid (the same y and r): it agrees
+    with the exact map on far more tokens than the best bilinear term does (docs/findings.md). So the trunk has to
+    learn what the teacher would predict, and not how noise picks a code. Steps, the noise's gain and how sure of it
+    all the student is are learnt. Not part of the official students.
+    """
+
+    vectors: Tensor  # (V, C): the codebook, centred, of spread 1
+
+    def __init__(self, dim: int, code_dim: int, codes: int, steps: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(dim, code_dim)
+        self.confidence = nn.Linear(dim, 1)
+        self.log_steps = nn.Parameter(torch.zeros(steps))
+        self.register_buffer("vectors", torch.zeros(codes, code_dim))
+
+    def init_weights(self, codebook: Tensor | None = None) -> None:
+        """No gate; steps that grow from 0.4 by a sixth each; zero codes without a codebook (V, C)."""
+        for linear in (self.gate, self.confidence):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        # The map is sure of its code; a student that does not know the prefix is not, at first anywhere.
+        nn.init.constant_(self.confidence.bias, math.log(0.25))
+        with torch.no_grad():
+            place = torch.arange(len(self.log_steps), device=self.log_steps.device)
+            self.log_steps.copy_(math.log(0.4) + math.log(7 / 6) * place)
+            if codebook is not None:
+                centred = codebook - codebook.mean(0)
+                self.vectors.copy_(centred / centred.square().sum(-1).mean().sqrt())
+
+    def forward(self, x: Tensor, hidden: Tensor, logits: Tensor) -> Tensor:
+        """x (B, n, C), hidden (B, n, D), logits (B, n, V) to logits (B, n, V), float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            half_squares = self.vectors.square().sum(-1) / 2
+            logits, y = logits.float(), x.float() * (1 + self.gate(hidden.float()))
+            posterior, r = logits, torch.zeros((), device=x.device)
+            for step in self.log_steps.exp():
+                y = y + step * (posterior.softmax(-1) @ self.vectors)
+                r = r + step
+                posterior = logits + r * (y @ self.vectors.t()) - r * r * half_squares
+            return posterior * self.confidence(hidden.float()).exp()
 
 
 def copy_weights(source: nn.Module, target: nn.Module, prefixes: tuple[str, ...]) -> None:

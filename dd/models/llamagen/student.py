@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dd.codebook import nearest_code
 from dd.errors import DDError
 from dd.models.base import Condition, Groups, Student, StudentOutput, Teacher
-from dd.models.layers import ContinuousHead, NoiseLogits, copy_blocks, copy_weights
+from dd.models.layers import ContinuousHead, FlowLogits, NoiseLogits, copy_blocks, copy_weights
 from dd.models.llamagen.teacher import LlamaGenTeacher
 from dd.models.llamagen.transformer import CaptionEmbedder, GPTConfig, Trunk
 
@@ -25,11 +25,13 @@ class DDGPTConfig(GPTConfig):
     teacher_input: the sequence is the teacher's: slot i reads the slot before it (the teacher's own embedding where
     that is known) and its own noise. The student then starts as the teacher itself.
     noise_logits: a term of the logits that is bilinear in the slot's own noise and the codes.
+    flow_steps: the logits go through so many steps of the noise-to-token map (`FlowLogits`); 0 leaves it out.
     refinements: further passes of the trunk, each reading the pass before it in place of unknown previous slots.
     """
 
     teacher_input: bool = False
     noise_logits: bool = False
+    flow_steps: int = 0
     refinements: int = 0
 
     def __post_init__(self) -> None:
@@ -58,6 +60,8 @@ class DDLlamaGen(Trunk, Student):
             self.pass_embeddings = nn.Embedding(config.refinements, config.dim)
         if config.noise_logits:
             self.noise_term = NoiseLogits(config.dim, config.codebook_dim, config.vocab_size)
+        if config.flow_steps:
+            self.flow_term = FlowLogits(config.dim, config.codebook_dim, config.vocab_size, config.flow_steps)
 
     def forward(self, x: Tensor, finished: Tensor, condition: Condition) -> StudentOutput:
         x, rows = x.float(), self.cls_embedding(condition)  # (B, L, C), (B, T, D)
@@ -100,7 +104,9 @@ class DDLlamaGen(Trunk, Student):
 
     def _logits(self, x: Tensor, hidden: Tensor) -> Tensor:
         logits = self.head(hidden)
-        return logits + self.noise_term(x, hidden) if self.options.noise_logits else logits
+        if self.options.noise_logits:
+            logits = logits + self.noise_term(x, hidden)
+        return self.flow_term(x, hidden, logits) if self.options.flow_steps else logits
 
     def _output(
         self, x: Tensor, hidden: Tensor, rows: Tensor, condition: Condition, drafts: tuple[Tensor, ...]
@@ -122,6 +128,8 @@ class DDLlamaGen(Trunk, Student):
             nn.init.zeros_(self.own_embeddings.weight)
         if self.options.noise_logits:
             self.noise_term.init_weights()
+        if self.options.flow_steps:
+            self.flow_term.init_weights()
 
     @torch.no_grad()
     def initialise_from(self, teacher: Teacher) -> None:
@@ -144,6 +152,8 @@ class DDLlamaGen(Trunk, Student):
             copy_weights(source.tok_embeddings, self.code_embeddings, ("weight",))
         if self.options.noise_logits:
             self.noise_term.init_weights(codebook)
+        if self.options.flow_steps:
+            self.flow_term.init_weights(codebook)
 
 
 def fit_affine(inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dd.errors import DDError
 from dd.models.base import Groups, Student, StudentOutput, Teacher
-from dd.models.layers import ContinuousHead, NoiseLogits, copy_blocks, copy_weights
+from dd.models.layers import ContinuousHead, FlowLogits, NoiseLogits, copy_blocks, copy_weights
 from dd.models.var.teacher import VARTeacher
 from dd.models.var.tokenizer import MultiScaleConfig, MultiScaleQuantizer
 from dd.models.var.transformer import Trunk, VARConfig
@@ -26,11 +26,13 @@ class DDVARConfig(VARConfig):
     teacher_input: the sequence and the mask are the teacher's: a slot reads f_hat of the scales before its own, and
     its own noise. The student then starts as the teacher itself.
     noise_logits: a term of the logits that is bilinear in the slot's own noise and the codes.
+    flow_steps: the logits go through so many steps of the noise-to-token map (`FlowLogits`); 0 leaves it out.
     refinements: further passes of the trunk, each reading the codes that the pass before it expects.
     """
 
     teacher_input: bool = False
     noise_logits: bool = False
+    flow_steps: int = 0
     refinements: int = 0
     share_quant_resi: int = 4
 
@@ -63,6 +65,8 @@ class DDVAR(Trunk, Student):
             self.pass_embed = nn.Embedding(config.refinements, D)
         if config.noise_logits:
             self.noise_term = NoiseLogits(D, config.codebook_dim, config.vocab_size)
+        if config.flow_steps:
+            self.flow_term = FlowLogits(D, config.codebook_dim, config.vocab_size, config.flow_steps)
 
     def forward(self, x: Tensor, finished: Tensor, condition: Tensor) -> StudentOutput:
         x, cond = x.float(), self.class_emb(condition)
@@ -112,7 +116,9 @@ class DDVAR(Trunk, Student):
 
     def _logits(self, x: Tensor, hidden: Tensor, cond: Tensor) -> Tensor:
         logits = self.logits_head(hidden, cond)
-        return logits + self.noise_term(x, hidden) if self.options.noise_logits else logits
+        if self.options.noise_logits:
+            logits = logits + self.noise_term(x, hidden)
+        return self.flow_term(x, hidden, logits) if self.options.flow_steps else logits
 
     def _output(self, x: Tensor, hidden: Tensor, cond: Tensor, drafts: tuple[Tensor, ...]) -> StudentOutput:
         return StudentOutput(self._logits(x, hidden, cond), self.final_layer_conti(hidden, cond[:, None]), drafts)
@@ -128,6 +134,8 @@ class DDVAR(Trunk, Student):
             nn.init.zeros_(self.own_embed.weight)
         if self.options.noise_logits:
             self.noise_term.init_weights()
+        if self.options.flow_steps:
+            self.flow_term.init_weights()
 
     @torch.no_grad()
     def initialise_from(self, teacher: Teacher) -> None:
@@ -153,6 +161,8 @@ class DDVAR(Trunk, Student):
                 nn.init.trunc_normal_(ours[1], std=std)
         if self.options.noise_logits:
             self.noise_term.init_weights(teacher.codebook)
+        if self.options.flow_steps:
+            self.flow_term.init_weights(teacher.codebook)
 
 
 def quantizer_config(config: DDVARConfig) -> MultiScaleConfig:
