@@ -153,7 +153,7 @@ def measure(plan: Plan, teacher: Teacher, student: Student, filters: Filters) ->
     import torch
 
     from dd.models.layers import store_in_bf16
-    from dd.progress import progress
+    from dd.progress import Progress, progress
     from dd.sampling import sample
 
     family = "var" if len(teacher.groups) < teacher.groups.length else "llamagen"
@@ -173,7 +173,8 @@ def measure(plan: Plan, teacher: Teacher, student: Student, filters: Filters) ->
         "dd, two steps": (2, lambda: sample(student, codebook, noise, condition, (0, second))),
     }
     timings: list[Timing] = []
-    with progress(len(samplers), unit="samplers", label=f"bench {plan.model}") as bar:
+    bar: Progress[None] = progress(len(samplers), unit="samplers", label=f"bench {plan.model}")
+    with bar:
         for name, (evaluations, draw) in samplers.items():
             tokens, decode, memory = _time(plan, draw, teacher)
             total = tokens + decode

@@ -48,7 +48,9 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         if self.heads and sum(self.heads) != self.num_classes:
-            raise DDError(f"expected heads that add up to {self.num_classes} classes, got {self.heads}: mend one of them")
+            raise DDError(
+                f"expected heads that add up to {self.num_classes} classes, got {self.heads}: mend one of them"
+            )
         if not self.channels or len(self.channels) != len(self.blocks):
             raise DDError(
                 f"expected one number of blocks for each stage, got channels {self.channels} and blocks {self.blocks}: "

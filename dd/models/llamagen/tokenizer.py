@@ -22,7 +22,7 @@ USAGE_WINDOW = 65536
 
 @dataclass(frozen=True)
 class VQConfig:
-    """Sizes of the tokenizer. `latent` is the side of the code grid; images are latent * 2 ** (levels - 1) * patch wide.
+    """Sizes of the tokenizer. `latent` is the side of the code grid; images are latent * 2 ** (levels - 1) * patch.
 
     patch: the networks see patch x patch pixels as one (1 officially), which spares small machines the finest level.
     """
