@@ -240,3 +240,21 @@ def test_stages_list_what_the_networks_are_made_of(name):
     assert {f for f in files if (ROOT / f).is_file()} - (needed if name == "distill" else set()) <= set(
         stage["do"]["deps"]
     )
+
+
+def test_experiments_do_not_wait_for_the_zoo():
+    """No stage of dvc.yaml reads what a stage of zoo/dvc.yaml declares: `dvc repro` would train the zoo first."""
+    made = [next(iter(out)) if isinstance(out, dict) else out for out in _declared("zoo/dvc.yaml", "outs")]
+    read = _declared("dvc.yaml", "deps")
+    assert made
+    assert read
+    for one in made:
+        pattern = re.compile(re.escape(one).replace(re.escape("${key}"), "[^/]+"))
+        for dep in read:
+            assert not pattern.fullmatch(dep), f"{dep} is made by zoo/dvc.yaml"
+            assert not one.startswith(f"{dep}/"), f"{one} of zoo/dvc.yaml lies in {dep}"
+
+
+def _declared(file: str, kind: str) -> list:
+    stages = yaml.safe_load((ROOT / file).read_text())["stages"].values()
+    return [entry for stage in stages for entry in (stage.get("do", stage)).get(kind, [])]
