@@ -86,22 +86,30 @@ def test_patches():
     assert patched.decode(patched.codebook[tokens]).shape == images.shape
 
 
-def test_a_start_from_the_data_is_white_and_at_the_mean_colour():
+def test_a_start_from_the_data_keeps_its_principal_components():
     torch.manual_seed(0)
-    made = build_tokenizer("llamagen", {**CODES, "patch": 2})
-    images = torch.rand(200, 3, 8, 8) * torch.tensor([0.2, 0.5, 1.0]).view(3, 1, 1)
+    made = build_tokenizer("llamagen", {**CODES, "codebook_dim": 6, "patch": 2, "shortcut": True})
+    colours = torch.rand(300, 3, 2, 2) * torch.tensor([0.2, 0.5, 1.0]).view(3, 1, 1)
+    images = torch.nn.functional.interpolate(colours, scale_factor=4)  # every patch is plain: 3 numbers tell it all
     start_from_data(made, images)
-    latents = made.encode_continuous(images).detach().permute(1, 0, 2, 3).flatten(1)
-    torch.testing.assert_close(torch.cov(latents), torch.eye(4), atol=1e-3, rtol=0)
-    decoded = training_pass(made, images).images.detach()
-    torch.testing.assert_close(decoded.mean((0, 2, 3)), images.mean((0, 2, 3)), atol=0.1, rtol=0)
-    with pytest.raises(DDError, match="data_start: expected a tokenizer of family llamagen"):
-        start_from_data(build_tokenizer("var", SCALES), images)
+    found = made.shortcut.encode(images).detach().permute(1, 0, 2, 3).flatten(1)
+    torch.testing.assert_close(torch.cov(found)[3:, 3:] * 6, torch.eye(3), atol=1e-2, rtol=0)
+    torch.testing.assert_close(made.shortcut.decode(made.shortcut.encode(images)), images, atol=1e-3, rtol=0)
+    for wrong in (build_tokenizer("var", SCALES), build_tokenizer("llamagen", CODES)):
+        with pytest.raises(DDError, match="expected a tokenizer of family llamagen with shortcut: true"):
+            start_from_data(wrong, images)
+
+
+def test_without_the_options_the_names_are_official():
+    official = build_tokenizer("llamagen", CODES).state_dict()
+    ours = build_tokenizer("llamagen", {**CODES, "shortcut": True}).state_dict()
+    more = {f"shortcut.{layer}.{part}" for layer in ("down", "up") for part in ("weight", "bias")}
+    assert ours.keys() - official.keys() == more
 
 
 def test_the_first_steps_decode_the_vectors_themselves():
     torch.manual_seed(0)
-    made = build_tokenizer("llamagen", CODES)
+    made = build_tokenizer("llamagen", {**CODES, "shortcut": True})
     images = torch.randn(2, 3, 4, 4)
     vectors = torch.nn.functional.normalize(made.encode_continuous(images), dim=1)
     codes = made.to_map(made.codebook[made.encode(images)])

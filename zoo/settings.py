@@ -83,7 +83,7 @@ class TokenizerSettings(Section):
     pixel: float = Field(1.0, ge=0)
     squared: float = Field(0.0, ge=0, description="of squared pixel errors: small things on a plain background need it")
     perceptual: float = Field(1.0, ge=0)
-    data_start: bool = Field(False, description="LlamaGen: begin at the data's mean colour, with white latents")
+    data_start: bool = Field(False, description="LlamaGen with a shortcut: begin at principal components")
     continuous: int = Field(0, ge=0, description="LlamaGen: so many first steps without quantisation")
     codebook_decay: float = Field(0.99, gt=0, lt=1, description="EMA k-means update of the codes")
 

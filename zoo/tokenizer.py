@@ -48,7 +48,7 @@ def training_pass(model: Tokenizer, images: Tensor, quantised: bool = True) -> P
         z = model.encode_continuous(images)
         unit = F.normalize(z.float(), dim=1)
         codes, chosen = model.quantise(z)
-        decoded = model.decoder(model.post_quant_conv(codes if quantised else F.normalize(z.float(), dim=1)))
+        decoded = model.decode_map(codes if quantised else F.normalize(z.float(), dim=1))
         vectors = unit.detach().permute(0, 2, 3, 1).flatten(0, 2)
         return Pass(decoded, vectors, chosen.flatten(), (unit - codes.detach()).square().sum(1).mean())
     if isinstance(model, MultiScaleTokenizer):
@@ -112,21 +112,16 @@ def perceptual(extractor: SmallClassifier, images: Tensor, targets: Tensor) -> T
 
 @torch.no_grad()
 def start_from_data(model: Tokenizer, images: Tensor) -> None:
-    """Begin with the decoder at the mean colour of images (N, 3, H, W), and with white latents.
-
-    A random encoder sends all patches in nearly one direction; white latents lie in all directions of the sphere.
-    """
-    if not isinstance(model, VQTokenizer):
-        raise DDError("data_start: expected a tokenizer of family llamagen; remove it from the settings")
-    last, layer = model.decoder.conv_out, model.quant_conv
-    assert last.bias is not None
-    assert layer.bias is not None
-    last.weight.mul_(0.1)
-    last.bias.copy_(images.mean((0, 2, 3)).repeat_interleave(len(last.bias) // 3))
-    z = model.encode_continuous(images).permute(1, 0, 2, 3).flatten(1)  # (C, N h w)
-    whiten = torch.linalg.inv(torch.linalg.cholesky(torch.cov(z) + 1e-8 * torch.eye(len(z))))
-    layer.weight.copy_((whiten @ layer.weight.flatten(1)).view_as(layer.weight))
-    layer.bias.copy_(whiten @ (layer.bias - z.mean(1)))
+    """Begin with the shortcut at the principal components of images (N, 3, H, W), and with little of the networks."""
+    if not isinstance(model, VQTokenizer) or model.shortcut is None:
+        raise DDError(
+            "data_start: expected a tokenizer of family llamagen with shortcut: true; set it, or leave this out"
+        )
+    model.shortcut.start_from(images)
+    for last in (model.decoder.conv_out, model.quant_conv):
+        assert last.bias is not None
+        last.weight.mul_(0.1)
+        last.bias.zero_()
 
 
 def train(settings: TokenizerSettings, data: ImageSet, extractor: SmallClassifier, identity: object) -> Tokenizer:

@@ -25,6 +25,8 @@ class VQConfig:
     """Sizes of the tokenizer. `latent` is the side of the code grid; images are latent * 2 ** (levels - 1) * patch.
 
     patch: the networks see patch x patch pixels as one (1 officially), which spares small machines the finest level.
+    shortcut: a linear way from each patch of pixels to its code and back, beside the networks (none officially). It
+    carries the colours of a patch from the start, which the networks alone learn late.
     """
 
     codebook_size: int = 16384
@@ -35,6 +37,7 @@ class VQConfig:
     num_res_blocks: int = 2
     latent: int = 16
     patch: int = 1
+    shortcut: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ch_mult", tuple(self.ch_mult))
@@ -149,6 +152,39 @@ class Decoder(nn.Module):
         return F.pixel_shuffle(image, self.patch) if self.patch > 1 else image
 
 
+class Shortcut(nn.Module):
+    """Linear maps between the pixels behind a code, side x side of them, and the code."""
+
+    def __init__(self, config: VQConfig) -> None:
+        super().__init__()
+        self.side = config.image_size // config.latent
+        self.down = nn.Conv2d(3, config.codebook_dim, self.side, stride=self.side)
+        self.up = nn.Conv2d(config.codebook_dim, 3 * self.side**2, 1)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, C, h, w)."""
+        return self.down(images)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, 3, H, W)."""
+        return F.pixel_shuffle(self.up(codes), self.side)
+
+    @torch.no_grad()
+    def start_from(self, images: Tensor) -> None:
+        """Principal components of the patches of images (N, 3, H, W): codes are white, of length 1 on average."""
+        patches = F.unfold(images, self.side, stride=self.side).transpose(1, 2).flatten(0, 1)  # (N h w, 3 side side)
+        mean, width = patches.mean(0), self.down.out_channels
+        values, vectors = torch.linalg.eigh(torch.cov((patches - mean).T))
+        axes = vectors[:, -width:].T  # (C, 3 side side), the largest
+        scale = (values[-width:].clamp_min(1e-8) * width).sqrt()[:, None]
+        self.down.weight.copy_((axes / scale).view_as(self.down.weight))
+        self.up.weight.copy_((axes * scale).T[..., None, None])
+        assert self.down.bias is not None
+        assert self.up.bias is not None
+        self.down.bias.copy_(-(axes @ mean) / scale[:, 0])
+        self.up.bias.copy_(mean)
+
+
 class Codes(nn.Module):
     """The stored codebook; it is L2-normalised whenever it is used."""
 
@@ -171,6 +207,7 @@ class VQTokenizer(Tokenizer):
         self.quantize = Codes(config)
         self.quant_conv = nn.Conv2d(config.z_channels, config.codebook_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.codebook_dim, config.z_channels, 1)
+        self.shortcut = Shortcut(config) if config.shortcut else None
 
     def init_weights(self) -> None:
         """Weights to start training from: codes on the unit sphere, PyTorch's own initialisation elsewhere."""
@@ -188,7 +225,8 @@ class VQTokenizer(Tokenizer):
                 f"tokenizer: expected images (B, 3, {self.image_size}, {self.image_size}), got {tuple(images.shape)}; "
                 "resize them first"
             )
-        return self.quant_conv(self.encoder(images))
+        z = self.quant_conv(self.encoder(images))
+        return z if self.shortcut is None else z + self.shortcut.encode(images)
 
     def quantise(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (B, C, h, w) to codes (B, C, h, w) and tokens (B, L) int64.
@@ -207,7 +245,8 @@ class VQTokenizer(Tokenizer):
 
     def decode_map(self, codes: Tensor) -> Tensor:
         """Codes or continuous vectors (B, C, h, w) to images (B, 3, H, W), not clamped."""
-        return self.decoder(self.post_quant_conv(codes))
+        images = self.decoder(self.post_quant_conv(codes))
+        return images if self.shortcut is None else images + self.shortcut.decode(codes)
 
     def encode(self, images: Tensor) -> Tensor:
         return self.quantise(self.encode_continuous(images))[1]
