@@ -5,8 +5,8 @@ teacher would draw behind the tokens that the student really gives out. One para
 tells what it would draw, and that can be used in two ways:
 
 own_prefix  cross-entropy against the tokens that the *same noise* leads to behind the student's own tokens
-            (`dd.trajectory.forced`; an on-policy target, as in DAgger, Ross et al. 2011). The true trajectory is its
-            fixed point, and since the noise picks the token, nothing pulls towards a mode.
+            (an on-policy target, as in DAgger, Ross et al. 2011). The true trajectory is its fixed point, and since
+            the noise picks the token, nothing pulls towards a mode.
 score       a discrete form of distribution matching (Yin et al. 2023): a second network, the *shadow*, starts as the
             teacher and learns the student's tokens; the student moves towards what the teacher finds likelier than
             the shadow does, -sum_v pi_v clip(log p_teacher(v) - log p_shadow(v)).

@@ -65,25 +65,6 @@ def trajectory(
     return Trajectory(tokens, torch.cat(evaluations, 1))
 
 
-@torch.no_grad()
-def forced(
-    teacher: Teacher,
-    tokens: Tensor,
-    condition: Condition,
-    noise: Tensor,
-    filters: Filters,
-    solver: Solver | None = None,
-    codes: Codes | None = None,
-) -> Tensor:
-    """The code (B, L) that each position's noise leads to when the groups before it are those of `tokens` (B, L).
-
-    One parallel pass of the teacher. tokens are a fixed point exactly if they are the trajectory's end.
-    """
-    log_probs = teacher.score(tokens, condition, filters).flatten(0, 1)
-    ready = codes or Codes.prepare(teacher.codebook)
-    return map_noise(noise.flatten(0, 1), log_probs, ready, solver).tokens.view(tokens.shape)
-
-
 def sample(teacher: Teacher, condition: Condition, filters: Filters, generator: torch.Generator) -> Tensor:
     """Plain sampling from the teacher: tokens (B, L) by multinomial draws."""
 

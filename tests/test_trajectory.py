@@ -7,7 +7,7 @@ from scipy import stats
 from dd.errors import DDError
 from dd.models.base import Filters
 from dd.noise import noise
-from dd.trajectory import balanced_classes, forced, sample, trajectory
+from dd.trajectory import balanced_classes, sample, trajectory
 from tests.toy_project import tiny_teacher
 
 FILTERS = {"llamagen": Filters(guidance=1.5, top_k=20), "var": Filters(guidance=1.5, top_k=20, top_p=0.95)}
@@ -72,19 +72,3 @@ def test_wrong_noise_is_refused():
     teacher = tiny_teacher("llamagen")
     with pytest.raises(DDError, match=r"noise must be \(B, 9, 4\) for this teacher, got \(2, 8, 4\)"):
         trajectory(teacher, torch.zeros(2, dtype=torch.long), torch.zeros(2, 8, 4), Filters())
-
-
-def test_forced_tokens_have_the_trajectory_as_their_fixed_point(family):
-    teacher, filters = tiny_teacher(family), FILTERS[family]
-    e, made = pairs(teacher, 30, filters)
-    classes = balanced_classes(torch.arange(30), 3)
-    again = forced(teacher, made.tokens, classes, e, filters)
-    assert (again == made.tokens).float().mean() > 0.99
-    # One foreign group changes what follows it, and nothing up to and with it.
-    group = 1
-    place, behind = teacher.groups.slice(group), teacher.groups.starts[group + 1]
-    broken = made.tokens.clone()
-    broken[:, place] = (broken[:, place] + 1) % len(teacher.codebook)
-    after = forced(teacher, broken, classes, e, filters)
-    assert torch.equal(after[:, :behind], again[:, :behind])
-    assert not torch.equal(after[:, behind:], again[:, behind:])
