@@ -115,7 +115,8 @@ def test_idx_files(tmp_path):
         data.read_idx(tmp_path / "images", tmp_path / "labels", 6, ("a", "b"))
 
 
-def test_fashion_mnist_is_pinned(tmp_path):
+def test_fashion_mnist_is_pinned(tmp_path, monkeypatch):
+    monkeypatch.delenv("DD_FASHION_MNIST", raising=False)
     for name in FASHION_FILES:
         (tmp_path / name).write_bytes(b"something else")
     with pytest.raises(DDError, match=r"train-images-idx3-ubyte\.gz: expected SHA-256 b0564c3eedab"):
