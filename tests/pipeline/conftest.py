@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,9 @@ import pytest
 
 from pipeline import server
 from pipeline.epitaph import post
+
+# A shell that starts a job in the background lets it ignore Ctrl-C, and every process below would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 __all__ = ["Prefect", "Toy", "busy", "post", "until"]
 
