@@ -85,6 +85,9 @@ class LossConfig(Section):
     score: float = Field(0.0, ge=0, description="score distillation against a network that learns the student's tokens")
     score_start: float = Field(0.5, ge=0, le=1, description="share of the steps after which it begins")
     shadow_lr: float = Field(3e-4, gt=0, description="learning rate of that network")
+    frechet: float = Field(0.0, ge=0, description="distance of the student's pictures to the teacher's, together")
+    frechet_start: float = Field(0.6, ge=0, le=1, description="share of the steps after which it begins")
+    frechet_memory: PositiveInt = Field(1000, description="pictures of a trajectory point that its moments span")
 
 
 class BaselineConfig(Section):
@@ -143,6 +146,10 @@ class DistillConfig(Section):
         losses = self.losses
         if losses.cross_entropy + losses.regression + losses.perceptual + losses.own_prefix == 0:
             raise ValueError("at least one loss weight must be above 0")
+        if losses.frechet and self.batch < len(self.timesteps):
+            raise ValueError(f"losses.frechet needs a row of every timestep in a batch, got a batch of {self.batch}")
+        if losses.frechet and losses.perceptual_network == "lpips":
+            raise ValueError("losses.frechet needs pooled features: name an extractor of the zoo as perceptual_network")
         return self
 
 

@@ -87,3 +87,20 @@ def publish(folder: Path, target: Path) -> None:
             os.replace(aside, target)
         raise DDError(_write_problem(target, error)) from error
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Put a finished folder in the place of another; a kill in between leaves one of them whole."""
+    old = target.with_name(target.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        os.replace(target, old)
+    os.replace(new, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(target: Path) -> None:
+    """Undo a `replace_folder` that was killed between its two renames."""
+    old = target.with_name(target.name + ".old")
+    if not target.exists() and old.is_dir():
+        os.replace(old, target)

@@ -11,24 +11,26 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import pickle
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator, PartialState
-from torch import Tensor
+from torch import Tensor, nn
 
 from dd.config import DistillConfig, fingerprint
 from dd.errors import DDError
+from dd.files import recover_folder, replace_folder
 from dd.flow import Codes, Solver
 from dd.losses import ImageDistance, LossWeights, distillation_loss
+from dd.matching import Appearance, FrechetLoss, straight_through
 from dd.models.base import Condition, Filters, Student, StudentOutput, Teacher
 from dd.on_policy import Shadow, own_prefix_loss, own_tokens, score_losses, teacher_view
 from dd.optim import EMA, build_optimizers, cosine, set_rate
@@ -85,7 +87,8 @@ class Task:
     """What one run trains on.
 
     noise_free: zero where nothing is known, which makes the student a set predictor (the baselines).
-    distance: image distance for the perceptual term. filters, solver: of the trajectories.
+    distance: image distance for the perceptual term; appearance: for the Frechet term.
+    filters, solver: of the trajectories.
     probe: further held-out numbers of the averaged student, at a step.
     on_curves: called with the curves so far, after every measurement.
     """
@@ -96,6 +99,7 @@ class Task:
     folder: Path
     noise_free: bool = False
     distance: ImageDistance | None = None
+    appearance: Appearance | None = None
     filters: Filters = field(default_factory=Filters)
     solver: Solver | None = None
     probe: Callable[[Student, int], dict[str, float]] | None = None
@@ -165,6 +169,7 @@ class _Run:
             self.optimizers += build_optimizers(self.bare_shadow, config.losses.shadow_lr, 0.0, 0.0, config.betas)
         self.model, *self.optimizers = self.accelerator.prepare(self.bare, *self.optimizers)
         self.shadow = None if self.bare_shadow is None else self.accelerator.prepare(self.bare_shadow)
+        self.frechet = nn.ModuleList(self._frechet() for _ in config.timesteps if config.losses.frechet)
         self.ema = EMA(self.bare, config.ema, config.ema_warmup)
         self.first, self.seconds = 0, 0.0
         self.saved: int | None = None
@@ -222,10 +227,13 @@ class _Run:
 
     def _terms(self, pairs: Pairs, finished: Tensor, step: int) -> tuple[dict[str, Tensor], Tensor]:
         """The loss terms, and a zero that keeps untrained heads in the graph of several processes."""
-        output, unknown = self._predict(self.model, pairs, finished.to(self.device))
+        finished = finished.to(self.device)
+        output, unknown = self._predict(self.model, pairs, finished)
         decode, distance = self.teacher.tokenizer.decode, self.task.distance
         terms = distillation_loss(output, pairs.tokens, unknown, self.codebook, self.weights, decode, distance)
         terms |= self._on_policy(output, pairs, unknown, step)
+        if self.frechet and step >= self.config.losses.frechet_start * self.steps:
+            terms["frechet"] = self.config.losses.frechet * self._together(output, pairs, unknown, finished)
         idle = torch.zeros((), device=self.device)
         if self.world > 1 and not self.weights.cross_entropy:
             idle = idle + 0 * output.logits.sum()
@@ -251,6 +259,20 @@ class _Run:
             score, shadow = score_losses(output, own, view, learnt, unknown)
             terms |= {"score": weights.score * score, "shadow": shadow}
         return terms
+
+    def _frechet(self) -> FrechetLoss:
+        if self.task.appearance is None:
+            raise ValueError("the Frechet term needs task.appearance")
+        total = partial(self.accelerator.reduce, reduction="sum")
+        return FrechetLoss(self.task.appearance.wanted, self.config.losses.frechet_memory, total).to(self.device)
+
+    def _together(self, output: StudentOutput, pairs: Pairs, unknown: Tensor, finished: Tensor) -> Tensor:
+        """The Frechet term (`dd.matching`): mean over the trajectory points, each with moments of its own."""
+        assert self.task.appearance is not None
+        codes = torch.where(unknown[..., None], straight_through(output, self.codebook), self.codebook[pairs.tokens])
+        features = self.task.appearance.features(self.teacher.decode(codes))
+        points = zip(self.config.timesteps, self.frechet, strict=True)
+        return torch.stack([loss(features[finished == point]) for point, loss in points]).mean()
 
     def _predict(
         self, model: Callable[..., StudentOutput], pairs: Pairs, finished: Tensor
@@ -327,6 +349,7 @@ class _Run:
                 "model": self.bare.state_dict(),
                 "optimizers": [o.state_dict() for o in self.optimizers],
                 "ema": self.ema.state_dict(),
+                "frechet": self.frechet.state_dict(),
                 "shadow": {} if self.bare_shadow is None else self.bare_shadow.state_dict(),
             }
             record = {
@@ -375,6 +398,7 @@ class _Run:
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
             self.ema.load_state_dict(state["ema"])
+            self.frechet.load_state_dict(state["frechet"])
             if self.bare_shadow is not None:
                 self.bare_shadow.load_state_dict(state["shadow"])
         except (ValueError, KeyError, RuntimeError) as error:
@@ -383,20 +407,3 @@ class _Run:
         self.task.pairs.load_state_dict(record["pairs"])
         self.first, self.seconds, self.saved = record["step"], record["seconds"], record["step"]
         self.curves = {name: [(int(s), v) for s, v in points] for name, points in record["curves"].items()}
-
-
-def replace_folder(new: Path, target: Path) -> None:
-    """Put a finished folder in the place of another; a kill in between leaves one of them whole."""
-    old = target.with_name(target.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        os.replace(target, old)
-    os.replace(new, target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def recover_folder(target: Path) -> None:
-    """Undo a `replace_folder` that was killed between its two renames."""
-    old = target.with_name(target.name + ".old")
-    if not target.exists() and old.is_dir():
-        os.replace(old, target)

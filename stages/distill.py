@@ -28,10 +28,13 @@ from dd.errors import DDError
 from dd.files import explained, publish
 from dd.losses import ImageDistance
 from dd.machine import tune_cpu
+from dd.matching import Appearance
+from dd.metrics.classifier import SmallClassifier
 from dd.metrics.probe import Probe, open_probe
 from dd.models.base import Filters, Groups, Student, Teacher
 from dd.models.registry import build_student, build_teacher, student_config
 from dd.pairs import ShardPairs
+from dd.progress import progress
 from dd.shard_plan import MANIFEST
 from dd.shards import Rows, Shards, open_shards
 from dd.students import materialise_student, save_student_dir
@@ -39,6 +42,9 @@ from dd.training import Curves, Outcome, Task, check_timesteps, this_process, tr
 from dd.weights import load_teacher_dir, read_info
 
 log = logging.getLogger(__name__)
+
+# Pictures of the teacher that losses.frechet compares with.
+WANTED = 4096
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ def check_inputs(name: str, experiment: Experiment, settings: DistillConfig, roo
 def check_settings(settings: DistillConfig, groups: Groups) -> None:
     """Raise DDError for settings that this teacher or this installation cannot give."""
     check_timesteps((*settings.timesteps, *settings.baseline.timesteps), len(groups))
-    if not settings.losses.perceptual:
+    if not (settings.losses.perceptual or settings.losses.frechet):
         return
     if settings.losses.perceptual_network != "lpips":
         zoo.entry(settings.losses.perceptual_network, "extractor")
@@ -95,6 +101,7 @@ def open_task(inputs: Inputs, folder: Path) -> tuple[Task, dict[str, Any]]:
         held_out=source.pairs(held_out(inputs.shards)),
         folder=folder,
         distance=image_distance(settings, device),
+        appearance=appearance(inputs, teacher),
         probe=probe(inputs, teacher),
         filters=inputs.shards.plan.filters,
         solver=inputs.shards.plan.solver,
@@ -134,13 +141,29 @@ def image_distance(settings: DistillConfig, device: torch.device) -> ImageDistan
         return None
     wanted = settings.losses.perceptual_network
     if wanted != "lpips":
-        from dd.metrics.classifier import SmallClassifier
-
-        return SmallClassifier.load(zoo.local(zoo.entry(wanted, "extractor").file)).to(device).perceptual_distance
+        return extractor(wanted, device).perceptual_distance
     import lpips
 
     network = lpips.LPIPS(net="vgg").to(device).eval().requires_grad_(False)
     return lambda images, targets: network(images, targets).flatten()
+
+
+def extractor(name: str, device: torch.device) -> SmallClassifier:
+    """A feature network of the zoo."""
+    return SmallClassifier.load(zoo.local(zoo.entry(name, "extractor").file)).to(device)
+
+
+@torch.no_grad()
+def appearance(inputs: Inputs, teacher: Teacher) -> Appearance | None:
+    """What `losses.frechet` compares with: features of the teacher's pictures, decoded from the first pairs."""
+    losses, device = inputs.settings.losses, teacher.codebook.device
+    if not losses.frechet:
+        return None
+    network = extractor(losses.perceptual_network, device)
+    tokens = inputs.shards.to_tensors("train", WANTED).tokens.to(device)
+    parts = progress(tokens.split(256), unit="batches", label="the teacher's pictures")
+    wanted = torch.cat([network(teacher.decode(teacher.codebook[part])).features for part in parts])
+    return Appearance(lambda images: network(images).features, wanted)
 
 
 def fit(task: Task, sizes: dict[str, Any], settings: DistillConfig, family: str, steps: int) -> Outcome:
@@ -225,7 +248,7 @@ def baseline(task: Task, sizes: dict[str, Any], inputs: Inputs) -> tuple[Outcome
     """The set predictor of onestep* and skip-n: the authors' student design, trained with its noise set to zero."""
     settings = inputs.settings
     plain = {**sizes, "noise_logits": False, "flow_steps": 0, "refinements": 0}
-    losses = settings.losses.model_copy(update={"own_prefix": 0.0, "score": 0.0})
+    losses = settings.losses.model_copy(update={"own_prefix": 0.0, "score": 0.0, "frechet": 0.0})
     run = settings.model_copy(update={"timesteps": settings.baseline.timesteps, "losses": losses})
     free = replace(task, noise_free=True, folder=task.folder / "baseline", label="baseline", on_curves=None, probe=None)
     free.folder.mkdir(exist_ok=True)

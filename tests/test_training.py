@@ -9,8 +9,10 @@ import torch
 
 from dd import training
 from dd.errors import DDError
+from dd.files import recover_folder, replace_folder
+from dd.matching import Appearance
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
-from dd.training import Outcome, Pairs, Task, recover_folder, replace_folder, train, trajectory_points
+from dd.training import Outcome, Pairs, Task, train, trajectory_points
 from tests.tiny import Cycle, settings, tiny_pairs, tiny_student, tiny_teacher
 
 FAMILIES = ("llamagen", "var")
@@ -251,12 +253,17 @@ def test_without_held_out_pairs_there_are_no_such_curves(family, teacher, pairs,
     }
 
 
-@pytest.mark.parametrize("losses", [{"own_prefix": 1.0}, {"score": 1.0, "score_start": 0.25}])
-def test_on_policy_terms_are_trained_and_resume_exactly(family, teacher, pairs, tmp_path, losses):
+FRECHET = {"frechet": 0.1, "frechet_start": 0.25, "frechet_memory": 8, "perceptual_network": "ours"}
+
+
+@pytest.mark.parametrize("losses", [{"own_prefix": 1.0}, {"score": 1.0, "score_start": 0.25}, FRECHET])
+def test_terms_with_a_state_of_their_own_are_trained_and_resume_exactly(family, teacher, pairs, tmp_path, losses):
     config = settings(losses=losses)
+    appearance = Appearance(lambda images: images.mean((2, 3)), torch.randn(50, 3) / 10)
 
     def run(folder, config, stop=None):
-        return train(tiny_student(teacher, family), make_task(teacher, pairs, folder, stop=stop), config)
+        task = make_task(teacher, pairs, folder, stop=stop, appearance=appearance)
+        return train(tiny_student(teacher, family), task, config)
 
     undisturbed = run(tmp_path / "a", config)
     with pytest.raises(KeyboardInterrupt):

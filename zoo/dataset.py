@@ -20,6 +20,7 @@ import numpy as np
 
 from dd.data import ImageSet, read_folder, read_idx, save_images
 from dd.errors import DDError
+from dd.files import publish
 from zoo.settings import HERE, Dataset, load_settings, pick, run_stage
 
 log = logging.getLogger(__name__)
@@ -151,8 +152,7 @@ def main(name: str) -> str:
     scratch = target.with_name(f".{name}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)
     sizes = make(settings, scratch)
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(scratch, target)
+    publish(scratch, target)
     return f"wrote zoo/data/{name}: {', '.join(f'{v} {k} images' for k, v in sizes.items())}"
 
 

@@ -6,7 +6,6 @@ copied to captions/<name>-<split>.parquet for those who have no images. Test sce
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import torch
 
 from dd import scenes
 from dd.data import ImageSet, load_images, save_images
-from dd.files import atomic_path
+from dd.files import atomic_path, publish
 from dd.machine import tune_cpu
 from dd.metrics.classifier import SmallClassifier
 from dd.progress import progress
@@ -81,8 +80,7 @@ def main(name: str) -> str:
     scratch = target.with_name(f".{name}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)
     sizes = make(settings, scratch)
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(scratch, target)
+    publish(scratch, target)
     for split in sizes:
         with atomic_path(HERE.parent / "captions" / f"{name}-{split}.parquet") as copy:
             shutil.copyfile(target / split / "captions.parquet", copy)

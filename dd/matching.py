@@ -1,0 +1,90 @@
+"""A loss on what samples look like together: their Frechet distance to other pictures, with its gradient.
+
+Features of the samples and of the pictures are taken as Gaussians. Every feature vector f is asked to go where the
+optimal transport between the two takes it,
+
+    T(f) = mu_t + A (f - mu),    A = S^-1/2 (S^1/2 S_t S^1/2)^1/2 S^-1/2,
+
+whose mean squared length is the Frechet distance itself (Dowson and Landau 1982), with its gradient. One batch is far
+too small for a covariance: moments are running means, and only the present batch carries gradients.
+
+For the student it complements cross-entropy: where a trajectory cannot be followed, several tokens are equally wrong
+for that, and the likeliest everywhere makes pictures smooth and alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dd.models.base import StudentOutput
+
+# Added to the variances, as a share of their mean: directions in which nothing varies have no inverse.
+RIDGE = 1e-3
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """What pictures are compared by: images (B, 3, H, W) to features (B, F), and those of the wanted ones (N, F)."""
+
+    features: Callable[[Tensor], Tensor]
+    wanted: Tensor
+
+
+def straight_through(output: StudentOutput, codebook: Tensor) -> Tensor:
+    """Vectors (B, L, C) of the likeliest tokens, with the gradient of the expected ones (Bengio et al. 2013)."""
+    expected = output.logits.float().softmax(-1) @ codebook
+    return codebook[output.logits.argmax(-1)] + expected - expected.detach()
+
+
+class FrechetLoss(nn.Module):
+    """Frechet distance () of features (B, F) to those of the wanted pictures (N, F), counted over `memory` samples.
+
+    Its moments are buffers, so that a checkpoint holds them. total: the sum of a tensor over all processes.
+    """
+
+    mean: Tensor
+    square: Tensor
+    count: Tensor
+
+    def __init__(
+        self, wanted: Tensor, memory: int = 2000, total: Callable[[Tensor], Tensor] = lambda part: part
+    ) -> None:
+        super().__init__()
+        self.memory, self.total = memory, total
+        wanted = wanted.double()
+        self.wanted_mean, self.wanted_covariance = wanted.mean(0), torch.cov(wanted.T)
+        self.register_buffer("mean", torch.zeros_like(self.wanted_mean))
+        self.register_buffer("square", torch.zeros_like(self.wanted_covariance))
+        self.register_buffer("count", wanted.new_zeros(()))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, F) of the present batch to the distance; 0 until a quarter of the memory is filled."""
+        self._count(features.detach().double())
+        if self.count < self.memory / 4:
+            return features.sum() * 0
+        covariance = self.square - self.mean[:, None] * self.mean
+        a = _transport(covariance, self.wanted_covariance)
+        aims = self.wanted_mean + (features.detach().double() - self.mean) @ a.T
+        return (features - aims.to(features.dtype)).square().sum(1).mean()
+
+    def _count(self, features: Tensor) -> None:
+        """The weight of a sample fades with the samples after it, so that about `memory` of them count."""
+        size = self.total(torch.full_like(self.count, len(features)))
+        self.count.copy_(self.count * (1 - size / self.memory).clamp_min(0) + size)
+        share = size / self.count
+        self.mean.lerp_(self.total(features.sum(0)) / size, share)
+        self.square.lerp_(self.total(features.T @ features) / size, share)
+
+
+def _transport(covariance: Tensor, wanted: Tensor) -> Tensor:
+    """A (F, F), the optimal map between Gaussians of these covariances (F, F)."""
+    ridge = RIDGE * wanted.diagonal().mean() * torch.eye(len(wanted), dtype=wanted.dtype, device=wanted.device)
+    values, vectors = torch.linalg.eigh(covariance + ridge)
+    half = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    inverse = (vectors * values.clamp_min(1e-12).rsqrt()) @ vectors.T
+    inner, axes = torch.linalg.eigh(half @ (wanted + ridge) @ half)
+    return inverse @ (axes * inner.clamp_min(0).sqrt()) @ axes.T @ inverse
