@@ -83,11 +83,11 @@ class LossConfig(Section):
     draft: float = Field(0.3, ge=0, description="cross-entropy of the passes before the last (refinements)")
     own_prefix: float = Field(0.0, ge=0, description="cross-entropy against the teacher's tokens behind the student's")
     score: float = Field(0.0, ge=0, description="score distillation against a network that learns the student's tokens")
-    score_start: float = Field(0.5, ge=0, le=1, description="share of the steps after which it begins")
     shadow_lr: float = Field(3e-4, gt=0, description="learning rate of that network")
     frechet: float = Field(0.0, ge=0, description="distance of the student's pictures to the teacher's, together")
-    frechet_start: float = Field(0.6, ge=0, le=1, description="share of the steps after which it begins")
     frechet_memory: PositiveInt = Field(1000, description="pictures of a trajectory point that its moments span")
+    second_start: float = Field(0.5, ge=0, le=1, description="share of the steps after which score and frechet begin")
+    second_pairs: float = Field(1.0, ge=0, description="factor, from then on, of the terms that compare with the pairs")
 
 
 class BaselineConfig(Section):
@@ -146,6 +146,8 @@ class DistillConfig(Section):
         losses = self.losses
         if losses.cross_entropy + losses.regression + losses.perceptual + losses.own_prefix == 0:
             raise ValueError("at least one loss weight must be above 0")
+        if losses.second_pairs == 0 and not (losses.score or losses.frechet):
+            raise ValueError("losses.second_pairs 0 leaves nothing to train on: set losses.score or losses.frechet")
         if losses.frechet and self.batch < len(self.timesteps):
             raise ValueError(f"losses.frechet needs a row of every timestep in a batch, got a batch of {self.batch}")
         if losses.frechet and losses.perceptual_network == "lpips":

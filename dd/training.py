@@ -231,8 +231,11 @@ class _Run:
         output, unknown = self._predict(self.model, pairs, finished)
         decode, distance = self.teacher.tokenizer.decode, self.task.distance
         terms = distillation_loss(output, pairs.tokens, unknown, self.codebook, self.weights, decode, distance)
-        terms |= self._on_policy(output, pairs, unknown, step)
-        if self.frechet and step >= self.config.losses.frechet_start * self.steps:
+        second = step >= self.config.losses.second_start * self.steps
+        if second:
+            terms = {name: self.config.losses.second_pairs * term for name, term in terms.items()}
+        terms |= self._on_policy(output, pairs, unknown, second)
+        if self.frechet and second:
             terms["frechet"] = self.config.losses.frechet * self._together(output, pairs, unknown, finished)
         idle = torch.zeros((), device=self.device)
         if self.world > 1 and not self.weights.cross_entropy:
@@ -241,19 +244,18 @@ class _Run:
             idle = idle + 0 * output.codes.sum()
         return terms, idle
 
-    def _on_policy(self, output: StudentOutput, pairs: Pairs, unknown: Tensor, step: int) -> dict[str, Tensor]:
+    def _on_policy(self, output: StudentOutput, pairs: Pairs, unknown: Tensor, second: bool) -> dict[str, Tensor]:
         """The terms that need the teacher's view of the student's own tokens (`dd.on_policy`)."""
         weights, task = self.config.losses, self.task
-        scored = self.shadow is not None and step >= weights.score_start * self.steps
-        if not (weights.own_prefix or scored):
+        if not (weights.own_prefix or (self.shadow is not None and second)):
             return {}
         own, terms = own_tokens(output, pairs.tokens, unknown), {}
         with autocast(self.config.precision, self.device.type):
             view = teacher_view(self.teacher, own, pairs.condition, task.filters)
         if weights.own_prefix:
             loss = own_prefix_loss(output, pairs.noise, view, unknown, self.codes, task.solver)
-            terms["own_prefix"] = weights.own_prefix * loss
-        if self.shadow is not None and scored:
+            terms["own_prefix"] = weights.own_prefix * (weights.second_pairs if second else 1) * loss
+        if self.shadow is not None and second:
             with autocast(self.config.precision, self.device.type):
                 learnt = self.shadow(own, pairs.condition)
             score, shadow = score_losses(output, own, view, learnt, unknown)

@@ -332,25 +332,3 @@ def test_left_padding_moves_the_text_behind():
     assert padded.states.tolist() == [[[0, 0], [0, 0], [1, 2], [3, 4]]]
     assert len(padded[:1]) == 1
     assert isinstance(padded.to("cpu"), Captions)
-
-
-@pytest.mark.parametrize("family", ["llamagen", "var"])
-def test_a_code_grid_wider_than_the_image(family):
-    """`pad`: the same network on images with their border repeated, its answer cut to the image."""
-    codes = {"codebook_size": V, "codebook_dim": 6, "ch": 32, "ch_mult": [1, 1]}
-    codes |= {"patch_nums": SCALES} if family == "var" else {"z_channels": 32, "latent": 5}
-    torch.manual_seed(0)
-    plain, padded = build_tokenizer(family, codes).eval(), build_tokenizer(family, codes | {"pad": 1}).eval()
-    plain.init_weights()
-    padded.load_state_dict(plain.state_dict())
-    assert padded.image_size == 8
-    images = torch.rand(2, 3, 8, 8) * 2 - 1
-    wide = torch.cat([images[..., :1], images, images[..., -1:]], -1)
-    wide = torch.cat([wide[..., :1, :], wide, wide[..., -1:, :]], -2)
-    with torch.no_grad():
-        tokens = padded.encode(images)
-        assert torch.equal(tokens, plain.encode(wide))
-        found = padded.decode(padded.codebook[tokens])
-        assert torch.equal(found, plain.decode(plain.codebook[tokens])[..., 1:-1, 1:-1])
-    with pytest.raises(DDError, match="expected images"):
-        padded.encode(wide)

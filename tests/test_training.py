@@ -253,10 +253,10 @@ def test_without_held_out_pairs_there_are_no_such_curves(family, teacher, pairs,
     }
 
 
-FRECHET = {"frechet": 0.1, "frechet_start": 0.25, "frechet_memory": 8, "perceptual_network": "ours"}
+FRECHET = {"frechet": 0.1, "second_start": 0.25, "second_pairs": 0.5, "frechet_memory": 8, "perceptual_network": "ours"}
 
 
-@pytest.mark.parametrize("losses", [{"own_prefix": 1.0}, {"score": 1.0, "score_start": 0.25}, FRECHET])
+@pytest.mark.parametrize("losses", [{"own_prefix": 1.0}, {"score": 1.0, "second_start": 0.25}, FRECHET])
 def test_terms_with_a_state_of_their_own_are_trained_and_resume_exactly(family, teacher, pairs, tmp_path, losses):
     config = settings(losses=losses)
     appearance = Appearance(lambda images: images.mean((2, 3)), torch.randn(50, 3) / 10)

@@ -22,7 +22,6 @@ from dd.machine import tune_cpu
 from dd.matching import FrechetLoss
 from dd.metrics.classifier import SmallClassifier
 from dd.models.base import Tokenizer
-from dd.models.layers import pad_border
 from dd.models.llamagen.tokenizer import VQTokenizer
 from dd.models.registry import build_tokenizer
 from dd.models.var.tokenizer import MultiScaleTokenizer
@@ -125,7 +124,7 @@ def start_from_data(model: Tokenizer, images: Tensor) -> None:
         raise DDError(
             "data_start: expected a tokenizer of family llamagen with shortcut: true; set it, or leave this out"
         )
-    model.shortcut.start_from(pad_border(images, model.config.pad))
+    model.shortcut.start_from(images)
     for last in (model.decoder.conv_out, model.quant_conv):
         assert last.bias is not None
         last.weight.mul_(0.1)

@@ -200,13 +200,3 @@ def store_in_bf16(model: nn.Module) -> None:
 def module_device(module: nn.Module) -> torch.device:
     """The device that a module's parameters are on."""
     return next(module.parameters()).device
-
-
-def pad_border(images: Tensor, pad: int) -> Tensor:
-    """Images (B, 3, H, W) with their border repeated outwards, `pad` pixels on every side."""
-    return F.pad(images, (pad,) * 4, mode="replicate") if pad else images
-
-
-def crop_border(images: Tensor, pad: int) -> Tensor:
-    """What `pad_border` has put around images (B, 3, H, W) taken off."""
-    return images[..., pad : images.shape[-2] - pad, pad : images.shape[-1] - pad] if pad else images

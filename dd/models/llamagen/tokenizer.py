@@ -14,16 +14,7 @@ from torch import Tensor, nn
 from dd.codebook import nearest_code
 from dd.errors import DDError
 from dd.models.base import Groups, Tokenizer
-from dd.models.layers import (
-    GROUPS,
-    Downsample,
-    ResBlock,
-    Upsample,
-    attend_over_pixels,
-    crop_border,
-    group_norm,
-    pad_border,
-)
+from dd.models.layers import GROUPS, Downsample, ResBlock, Upsample, attend_over_pixels, group_norm
 
 # The official buffer `quantize.codebook_used` always has this length: the last codes drawn in training.
 USAGE_WINDOW = 65536
@@ -31,12 +22,11 @@ USAGE_WINDOW = 65536
 
 @dataclass(frozen=True)
 class VQConfig:
-    """Sizes of the tokenizer. `latent` is the side of the code grid, latent * 2 ** (levels - 1) * patch its pixels.
+    """Sizes of the tokenizer. `latent` is the side of the code grid; images are latent * 2 ** (levels - 1) * patch.
 
     patch: the networks see patch x patch pixels as one (1 officially), which spares small machines the finest level.
     shortcut: a linear way from each patch of pixels to its code and back, beside the networks (none officially). It
     carries the colours of a patch from the start, which the networks alone learn late.
-    pad: so many of those pixels on every side lie outside the image (none officially): a grid that does not divide it.
     """
 
     codebook_size: int = 16384
@@ -48,7 +38,6 @@ class VQConfig:
     latent: int = 16
     patch: int = 1
     shortcut: bool = False
-    pad: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ch_mult", tuple(self.ch_mult))
@@ -56,14 +45,9 @@ class VQConfig:
             raise DDError(f"tokenizer ch: expected a multiple of {GROUPS} (GroupNorm), got {self.ch}; round it up")
 
     @property
-    def side(self) -> int:
-        """Side of the square of pixels behind one code."""
-        return 2 ** (len(self.ch_mult) - 1) * self.patch
-
-    @property
     def image_size(self) -> int:
         """Side of the images in pixels."""
-        return self.latent * self.side - 2 * self.pad
+        return self.latent * 2 ** (len(self.ch_mult) - 1) * self.patch
 
 
 class Attention(nn.Module):
@@ -173,7 +157,7 @@ class Shortcut(nn.Module):
 
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
-        self.side = config.side
+        self.side = config.image_size // config.latent
         self.down = nn.Conv2d(3, config.codebook_dim, self.side, stride=self.side)
         self.up = nn.Conv2d(config.codebook_dim, 3 * self.side**2, 1)
 
@@ -241,7 +225,6 @@ class VQTokenizer(Tokenizer):
                 f"tokenizer: expected images (B, 3, {self.image_size}, {self.image_size}), got {tuple(images.shape)}; "
                 "resize them first"
             )
-        images = pad_border(images, self.config.pad)
         z = self.quant_conv(self.encoder(images))
         return z if self.shortcut is None else z + self.shortcut.encode(images)
 
@@ -263,9 +246,7 @@ class VQTokenizer(Tokenizer):
     def decode_map(self, codes: Tensor) -> Tensor:
         """Codes or continuous vectors (B, C, h, w) to images (B, 3, H, W), not clamped."""
         images = self.decoder(self.post_quant_conv(codes))
-        if self.shortcut is not None:
-            images = images + self.shortcut.decode(codes)
-        return crop_border(images, self.config.pad)
+        return images if self.shortcut is None else images + self.shortcut.decode(codes)
 
     def encode(self, images: Tensor) -> Tensor:
         return self.quantise(self.encode_continuous(images))[1]

@@ -16,24 +16,12 @@ from torch import Tensor, nn
 from dd.codebook import nearest_code
 from dd.errors import DDError
 from dd.models.base import Groups, Tokenizer
-from dd.models.layers import (
-    GROUPS,
-    Downsample,
-    ResBlock,
-    Upsample,
-    attend_over_pixels,
-    crop_border,
-    group_norm,
-    pad_border,
-)
+from dd.models.layers import GROUPS, Downsample, ResBlock, Upsample, attend_over_pixels, group_norm
 
 
 @dataclass(frozen=True)
 class MultiScaleConfig:
-    """Sizes of the tokenizer. The code grid of the last scale is the latent, a code of it 2 ** (levels - 1) pixels wide.
-
-    pad: so many of those pixels on every side lie outside the image (none officially): a grid that does not divide it.
-    """
+    """Sizes of the tokenizer. The code grid of the last scale is the latent; images are 2 ** (levels - 1) wider."""
 
     codebook_size: int = 4096
     codebook_dim: int = 32
@@ -42,7 +30,6 @@ class MultiScaleConfig:
     num_res_blocks: int = 2
     patch_nums: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
     share_quant_resi: int = 4
-    pad: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ch_mult", tuple(self.ch_mult))
@@ -55,7 +42,7 @@ class MultiScaleConfig:
     @property
     def image_size(self) -> int:
         """Side of the images in pixels."""
-        return self.patch_nums[-1] * 2 ** (len(self.ch_mult) - 1) - 2 * self.pad
+        return self.patch_nums[-1] * 2 ** (len(self.ch_mult) - 1)
 
 
 def phi_indices(scales: int, shared: int) -> list[int]:
@@ -284,7 +271,7 @@ class MultiScaleTokenizer(Tokenizer):
                 f"tokenizer: expected images (B, 3, {self.image_size}, {self.image_size}), got {tuple(images.shape)}; "
                 "resize them first"
             )
-        return self.quant_conv(self.encoder(pad_border(images, self.config.pad)))
+        return self.quant_conv(self.encoder(images))
 
     def encode(self, images: Tensor) -> Tensor:
         return torch.cat(self.quantize.quantise(self.encode_continuous(images))[0], 1)
@@ -296,7 +283,7 @@ class MultiScaleTokenizer(Tokenizer):
 
     def decode_map(self, f_hat: Tensor) -> Tensor:
         """Feature maps (B, C, h, w) to images (B, 3, H, W), not clamped."""
-        return crop_border(self.decoder(self.post_quant_conv(f_hat)), self.config.pad)
+        return self.decoder(self.post_quant_conv(f_hat))
 
     def decode(self, codes: Tensor) -> Tensor:
         return self.decode_map(self.quantize.accumulate(self.split(codes))[-1]).clamp(-1, 1)
