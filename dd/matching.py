@@ -64,7 +64,7 @@ class FrechetLoss(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, F) of the present batch to the distance; 0 until a quarter of the memory is filled."""
         self._count(features.detach().double())
-        if self.count < self.memory * 0.9:
+        if self.count < self.memory / 4:
             return features.sum() * 0
         covariance = self.square - self.mean[:, None] * self.mean
         a = _transport(covariance, self.wanted_covariance)
