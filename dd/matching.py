@@ -46,6 +46,8 @@ class FrechetLoss(nn.Module):
     Its moments are buffers, so that a checkpoint holds them. total: the sum of a tensor over all processes.
     """
 
+    wanted_mean: Tensor
+    wanted_covariance: Tensor
     mean: Tensor
     square: Tensor
     count: Tensor
@@ -56,7 +58,8 @@ class FrechetLoss(nn.Module):
         super().__init__()
         self.memory, self.total = memory, total
         wanted = wanted.double()
-        self.wanted_mean, self.wanted_covariance = wanted.mean(0), torch.cov(wanted.T)
+        self.register_buffer("wanted_mean", wanted.mean(0), persistent=False)
+        self.register_buffer("wanted_covariance", torch.cov(wanted.T), persistent=False)
         self.register_buffer("mean", torch.zeros_like(self.wanted_mean))
         self.register_buffer("square", torch.zeros_like(self.wanted_covariance))
         self.register_buffer("count", wanted.new_zeros(()))
