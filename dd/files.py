@@ -75,32 +75,29 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def publish(folder: Path, target: Path) -> None:
-    """Give a finished folder its final name; what stood there before goes away only after that, or comes back."""
-    aside = target.with_name(f".{target.name}.{os.getpid()}.old")
+    """Give a finished folder its final name; what stood there before goes away only after that, or comes back.
+
+    A kill in between leaves one of the two whole: `recover` puts the former back.
+    """
+    aside = _aside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        recover(target)
+        shutil.rmtree(aside, ignore_errors=True)
         if target.exists():
             os.replace(target, aside)
         os.replace(folder, target)
     except OSError as error:
-        if aside.exists() and not target.exists():
-            os.replace(aside, target)
+        recover(target)
         raise DDError(_write_problem(target, error)) from error
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def replace_folder(new: Path, target: Path) -> None:
-    """Put a finished folder in the place of another; a kill in between leaves one of them whole."""
-    old = target.with_name(target.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        os.replace(target, old)
-    os.replace(new, target)
-    shutil.rmtree(old, ignore_errors=True)
+def recover(target: Path) -> None:
+    """Undo a `publish` that was killed between its two renames."""
+    if _aside(target).is_dir() and not target.exists():
+        os.replace(_aside(target), target)
 
 
-def recover_folder(target: Path) -> None:
-    """Undo a `replace_folder` that was killed between its two renames."""
-    old = target.with_name(target.name + ".old")
-    if not target.exists() and old.is_dir():
-        os.replace(old, target)
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")

@@ -10,8 +10,8 @@ _WANTED = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
     "MALLOC_TOP_PAD_": "268435456",
-    # Threads wait this long (some 50 us) before they sleep: with "passive" two threads are as slow as one here, 0.32 s
-    # for a student's step against 0.20 s; to spin without end would starve other processes.
+    # Threads look for work so many times before they sleep. If they sleep at once (OMP_WAIT_POLICY=passive), two are as
+    # slow as one (docs/findings.md); to look without end would starve other processes.
     "GOMP_SPINCOUNT": "20000",
 }
 

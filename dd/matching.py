@@ -52,9 +52,7 @@ class FrechetLoss(nn.Module):
     square: Tensor
     count: Tensor
 
-    def __init__(
-        self, wanted: Tensor, memory: int = 2000, total: Callable[[Tensor], Tensor] = lambda part: part
-    ) -> None:
+    def __init__(self, wanted: Tensor, memory: int, total: Callable[[Tensor], Tensor] = lambda part: part) -> None:
         super().__init__()
         self.memory, self.total = memory, total
         wanted = wanted.double()
@@ -81,6 +79,23 @@ class FrechetLoss(nn.Module):
         share = size / self.count
         self.mean.lerp_(self.total(features.sum(0)) / size, share)
         self.square.lerp_(self.total(features.T @ features) / size, share)
+
+
+class MatchingLoss(nn.Module):
+    """The student's term: mean over trajectory points `points` of the Frechet distance of the pictures begun there."""
+
+    def __init__(
+        self, appearance: Appearance, points: tuple[int, ...], memory: int, total: Callable[[Tensor], Tensor]
+    ) -> None:
+        super().__init__()
+        self.features, self.points = appearance.features, points
+        self.losses = nn.ModuleList(FrechetLoss(appearance.wanted, memory, total) for _ in points)
+
+    def forward(self, images: Tensor, finished: Tensor) -> Tensor:
+        """images (B, 3, H, W), begun at trajectory points finished (B,), to the distance ()."""
+        features = self.features(images)
+        pairs = zip(self.points, self.losses, strict=True)
+        return torch.stack([loss(features[finished == point]) for point, loss in pairs]).mean()
 
 
 def _transport(covariance: Tensor, wanted: Tensor) -> Tensor:

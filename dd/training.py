@@ -23,14 +23,14 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator, PartialState
-from torch import Tensor, nn
+from torch import Tensor
 
 from dd.config import DistillConfig, fingerprint
 from dd.errors import DDError
-from dd.files import recover_folder, replace_folder
+from dd.files import publish, recover
 from dd.flow import Codes, Solver
 from dd.losses import ImageDistance, LossWeights, distillation_loss
-from dd.matching import Appearance, FrechetLoss, straight_through
+from dd.matching import Appearance, MatchingLoss, straight_through
 from dd.models.base import Condition, Filters, Student, StudentOutput, Teacher
 from dd.on_policy import Shadow, own_prefix_loss, own_tokens, score_losses, teacher_view
 from dd.optim import EMA, build_optimizers, cosine, set_rate
@@ -169,7 +169,11 @@ class _Run:
             self.optimizers += build_optimizers(self.bare_shadow, config.losses.shadow_lr, 0.0, 0.0, config.betas)
         self.model, *self.optimizers = self.accelerator.prepare(self.bare, *self.optimizers)
         self.shadow = None if self.bare_shadow is None else self.accelerator.prepare(self.bare_shadow)
-        self.frechet = nn.ModuleList(self._frechet() for _ in config.timesteps if config.losses.frechet)
+        self.matching: MatchingLoss | None = None
+        if config.losses.frechet:
+            assert task.appearance is not None
+            total = partial(self.accelerator.reduce, reduction="sum")
+            self.matching = MatchingLoss(task.appearance, config.timesteps, config.losses.frechet_memory, total)
         self.ema = EMA(self.bare, config.ema, config.ema_warmup)
         self.first, self.seconds = 0, 0.0
         self.saved: int | None = None
@@ -235,8 +239,11 @@ class _Run:
         if second:
             terms = {name: self.config.losses.second_pairs * term for name, term in terms.items()}
         terms |= self._on_policy(output, pairs, unknown, second)
-        if self.frechet and second:
-            terms["frechet"] = self.config.losses.frechet * self._together(output, pairs, unknown, finished)
+        if self.matching is not None and second:
+            drawn = torch.where(
+                unknown[..., None], straight_through(output, self.codebook), self.codebook[pairs.tokens]
+            )
+            terms["frechet"] = self.config.losses.frechet * self.matching(self.teacher.decode(drawn), finished)
         idle = torch.zeros((), device=self.device)
         if self.world > 1 and not self.weights.cross_entropy:
             idle = idle + 0 * output.logits.sum()
@@ -261,20 +268,6 @@ class _Run:
             score, shadow = score_losses(output, own, view, learnt, unknown)
             terms |= {"score": weights.score * score, "shadow": shadow}
         return terms
-
-    def _frechet(self) -> FrechetLoss:
-        if self.task.appearance is None:
-            raise ValueError("the Frechet term needs task.appearance")
-        total = partial(self.accelerator.reduce, reduction="sum")
-        return FrechetLoss(self.task.appearance.wanted, self.config.losses.frechet_memory, total).to(self.device)
-
-    def _together(self, output: StudentOutput, pairs: Pairs, unknown: Tensor, finished: Tensor) -> Tensor:
-        """The Frechet term (`dd.matching`): mean over the trajectory points, each with moments of its own."""
-        assert self.task.appearance is not None
-        codes = torch.where(unknown[..., None], straight_through(output, self.codebook), self.codebook[pairs.tokens])
-        features = self.task.appearance.features(self.teacher.decode(codes))
-        points = zip(self.config.timesteps, self.frechet, strict=True)
-        return torch.stack([loss(features[finished == point]) for point, loss in points]).mean()
 
     def _predict(
         self, model: Callable[..., StudentOutput], pairs: Pairs, finished: Tensor
@@ -351,7 +344,7 @@ class _Run:
                 "model": self.bare.state_dict(),
                 "optimizers": [o.state_dict() for o in self.optimizers],
                 "ema": self.ema.state_dict(),
-                "frechet": self.frechet.state_dict(),
+                "matching": {} if self.matching is None else self.matching.state_dict(),
                 "shadow": {} if self.bare_shadow is None else self.bare_shadow.state_dict(),
             }
             record = {
@@ -367,7 +360,7 @@ class _Run:
                 scratch.mkdir(parents=True)
                 torch.save(state, scratch / "state.pt")
                 (scratch / "run.json").write_text(json.dumps(record))
-                replace_folder(scratch, self.checkpoint)
+                publish(scratch, self.checkpoint)
             except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError inside torch.save
                 raise DDError(f"cannot write {self.checkpoint} ({error}): free some space and run it again") from error
         self.saved = step
@@ -375,7 +368,7 @@ class _Run:
 
     def _resume(self) -> None:
         if self.main:
-            recover_folder(self.checkpoint)
+            recover(self.checkpoint)
         self.accelerator.wait_for_everyone()
         if not self.checkpoint.is_dir():
             return
@@ -400,7 +393,8 @@ class _Run:
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
             self.ema.load_state_dict(state["ema"])
-            self.frechet.load_state_dict(state["frechet"])
+            if self.matching is not None:
+                self.matching.load_state_dict(state["matching"])
             if self.bare_shadow is not None:
                 self.bare_shadow.load_state_dict(state["shadow"])
         except (ValueError, KeyError, RuntimeError) as error:

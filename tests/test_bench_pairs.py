@@ -28,7 +28,11 @@ def bench(*arguments: str) -> list[dict]:
 
 
 def test_map(project, monkeypatch):
-    monkeypatch.setattr(bench_map, "CODEBOOKS", {"60x8": (60, 8, "top-k 20, top-p 0.9"), "40x4": (40, 4, "none")})
+    monkeypatch.setattr(
+        bench_map,
+        "CODEBOOKS",
+        {"60x8": (60, 8, "top-k 20, top-p 0.9", "llamagen-l"), "40x4": (40, 4, "none", "var-d16")},
+    )
     cases = bench("map", "--tokens", "60", "--dopri5", "20", "--teacher", "tiny")
     assert [case["codebook"] for case in cases[:2]] == ["60x8", "40x4"]
     assert [case["contexts"] for case in cases] == ["random", "random", "tiny"]

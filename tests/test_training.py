@@ -9,7 +9,7 @@ import torch
 
 from dd import training
 from dd.errors import DDError
-from dd.files import recover_folder, replace_folder
+from dd.files import publish, recover
 from dd.matching import Appearance
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
 from dd.training import Outcome, Pairs, Task, train, trajectory_points
@@ -220,14 +220,14 @@ def test_a_folder_is_whole_at_every_moment(tmp_path):
 
     fill(target, "old")
     fill(new, "new")
-    replace_folder(new, target)
+    publish(new, target)
     assert (target / "file").read_text() == "new"
     assert not new.exists()
-    target.rename(tmp_path / "target.old")  # killed between the two renames
-    recover_folder(target)
+    target.rename(tmp_path / ".target.old")  # killed between the two renames
+    recover(target)
     assert (target / "file").read_text() == "new"
-    shutil.copytree(target, tmp_path / "target.old")  # killed before the old one was removed
-    recover_folder(target)
+    shutil.copytree(target, tmp_path / ".target.old")  # killed before the old one was removed
+    recover(target)
     assert (target / "file").read_text() == "new"
 
 

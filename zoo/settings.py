@@ -84,7 +84,6 @@ class TokenizerSettings(Section):
     squared: float = Field(0.0, ge=0, description="of squared pixel errors: small things on a plain background need it")
     perceptual: float = Field(1.0, ge=0)
     perceptual_warmup: int = Field(0, ge=0, description="steps until the perceptual term has its whole weight")
-    frechet: float = Field(0.0, ge=0, description="Frechet distance to the images, in the second half (dd.matching)")
     data_start: bool = Field(False, description="LlamaGen with a shortcut: begin at principal components")
     continuous: int = Field(0, ge=0, description="LlamaGen: so many first steps without quantisation")
     codebook_decay: float = Field(0.99, gt=0, lt=1, description="EMA k-means update of the codes")

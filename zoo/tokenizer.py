@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from dd.data import ImageSet, load_images
 from dd.errors import DDError
 from dd.machine import tune_cpu
-from dd.matching import FrechetLoss
 from dd.metrics.classifier import SmallClassifier
 from dd.models.base import Tokenizer
 from dd.models.llamagen.tokenizer import VQTokenizer
@@ -112,12 +111,6 @@ def perceptual(extractor: SmallClassifier, images: Tensor, targets: Tensor) -> T
 
 
 @torch.no_grad()
-def features(extractor: SmallClassifier, data: ImageSet, images: int) -> Tensor:
-    """(N, F) pooled features of the first images."""
-    return torch.cat([extractor(to_model(data.images[i : i + 500])).features for i in range(0, images, 500)])
-
-
-@torch.no_grad()
 def start_from_data(model: Tokenizer, images: Tensor) -> None:
     """Begin with the shortcut at the principal components of images (N, 3, H, W), and with little of the networks."""
     if not isinstance(model, VQTokenizer) or model.shortcut is None:
@@ -144,9 +137,6 @@ def train(settings: TokenizerSettings, data: ImageSet, extractor: SmallClassifie
     per_epoch = len(data) // run.batch
     order: dict[int, Tensor] = {}
 
-    steps = int(run.epochs * per_epoch)
-    frechet = FrechetLoss(features(extractor, data, 5000)) if settings.frechet else None
-
     def loss_of(step: int) -> dict[str, Tensor]:
         epoch, place = divmod(step, per_epoch)
         if epoch not in order:
@@ -161,17 +151,14 @@ def train(settings: TokenizerSettings, data: ImageSet, extractor: SmallClassifie
         distance = perceptual(extractor, result.images, images)
         kmeans.update(result.vectors, result.tokens)
         error = result.images - images
-        terms = {
+        return {
             "pixel": settings.pixel * error.abs().mean() + settings.squared * error.square().mean(),
             "perceptual": settings.perceptual * min(1, (step + 1) / (settings.perceptual_warmup + 1)) * distance,
             "commitment": settings.commitment * result.commitment * (step >= settings.continuous),
         }
-        if frechet is not None and step >= steps / 2:
-            terms["frechet"] = settings.frechet * frechet(extractor(result.images).features)
-        return terms
 
     model.to(memory_format=torch.channels_last)
-    fit(model, loss_of, steps, run, identity, f"tokenizer {settings.family}")
+    fit(model, loss_of, int(run.epochs * per_epoch), run, identity, f"tokenizer {settings.family}")
     return model
 
 

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from dd.flow import Solver
     from dd.models.base import Filters
 
-# Codebooks of the official models, with the filters that their authors sample with.
+# Codebooks of the official models, with the filters that their authors sample with, and a preset that has such a one.
 CODEBOOKS = {
-    "4096x32": (4096, 32, "top-k 900, top-p 0.95"),
-    "16384x8": (16384, 8, "top-k 8000"),
-    "16384x8 unfiltered": (16384, 8, "none"),
+    "4096x32": (4096, 32, "top-k 900, top-p 0.95", "var-d16"),
+    "16384x8": (16384, 8, "top-k 8000", "llamagen-l"),
+    "16384x8 unfiltered": (16384, 8, "none", "llamagen-l"),
 }
 DORMAND_PRINCE = (
     (1 / 5,),
@@ -89,15 +89,13 @@ def measure(tokens: int, dopri5: int, teachers: list[str], seed: int) -> list[Ca
     from dd.flow import Solver
 
     cases = []
-    fine = Solver(ratio=1.16, negligible=2e-5)  # what the presets of such codebooks ask for
-    for size, width, filters in CODEBOOKS.values():
+    for size, width, filters, preset in CODEBOOKS.values():
         generator = torch.Generator().manual_seed(seed)
         codes = torch.randn(size, width, generator=generator)
         if width == 8:
             codes = torch.nn.functional.normalize(codes, dim=-1)
         chunks = (random_contexts(codes, filters, n, generator) for n in _sizes(tokens, 250))
-        solver = fine if size >= 16384 else Solver()
-        cases.append(_case("random", filters, codes, chunks, dopri5, solver, seed))
+        cases.append(_case("random", filters, codes, chunks, dopri5, solver_of(preset), seed))
     for name in teachers:
         from dd.commands.bench_sampling import teacher_filters
         from dd.zoo import load_teacher
@@ -109,6 +107,16 @@ def measure(tokens: int, dopri5: int, teachers: list[str], seed: int) -> list[Ca
         images = max(1, tokens // loaded.groups.length)
         cases.append(replace(case, sequence_agreement=sequence_agreement(loaded, settings, images, seed)))
     return cases
+
+
+def solver_of(preset: str) -> Solver:
+    """The solver that a preset's trajectories are made with."""
+    import yaml
+
+    from dd.flow import Solver
+    from dd.presets import preset_text
+
+    return Solver(**yaml.safe_load(preset_text(preset))[preset]["trajectories"].get("solver", {}))
 
 
 def sequence_agreement(teacher: Any, filters: Filters, images: int, seed: int) -> float:
