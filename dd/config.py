@@ -79,15 +79,29 @@ class LossConfig(Section):
     cross_entropy: float = Field(1.0, ge=0)
     regression: float = Field(0.0, ge=0)
     perceptual: float = Field(0.0, ge=0)
-    perceptual_network: str = Field("lpips", description="lpips, or an extractor of the zoo")
+    perceptual_network: str = Field(
+        "lpips", description="lpips, or an extractor of the zoo (second.frechet: only that)"
+    )
     draft: float = Field(0.3, ge=0, description="cross-entropy of the passes before the last (refinements)")
     own_prefix: float = Field(0.0, ge=0, description="cross-entropy against the teacher's tokens behind the student's")
+
+
+class SecondPhaseConfig(Section):
+    """Further steps from the averaged student, that look at what it draws and no longer only at single pairs."""
+
+    steps: int = Field(0, ge=0, description="0: no second phase")
+    rate: float = Field(0.2, gt=0, le=1, description="its peak rates, as a share of the first phase's")
+    pairs: float = Field(0.3, ge=0, description="factor of the terms that compare with the pairs")
     score: float = Field(0.0, ge=0, description="score distillation against a network that learns the student's tokens")
     shadow_lr: float = Field(3e-4, gt=0, description="learning rate of that network")
     frechet: float = Field(0.0, ge=0, description="distance of the student's pictures to the teacher's, together")
-    frechet_memory: PositiveInt = Field(1000, description="pictures of a trajectory point that its moments span")
-    second_start: float = Field(0.5, ge=0, le=1, description="share of the steps after which score and frechet begin")
-    second_pairs: float = Field(1.0, ge=0, description="factor, from then on, of the terms that compare with the pairs")
+    frechet_memory: PositiveInt = Field(2000, description="pictures of a trajectory point that its moments span")
+
+    @model_validator(mode="after")
+    def _check(self) -> SecondPhaseConfig:
+        if self.steps and not (self.pairs or self.score or self.frechet):
+            raise ValueError("pairs, score and frechet are all 0: nothing is left to train on")
+        return self
 
 
 class BaselineConfig(Section):
@@ -126,6 +140,7 @@ class DistillConfig(Section):
     initialise: Literal["teacher", "random"] = "teacher"
     student: StudentConfig = StudentConfig()
     losses: LossConfig = LossConfig()
+    second: SecondPhaseConfig = SecondPhaseConfig()
     split: int | None = Field(None, ge=0, description="groups before it use the logits head, the others the other")
     baseline: BaselineConfig = BaselineConfig()
     probe: ProbeConfig = ProbeConfig()
@@ -146,12 +161,13 @@ class DistillConfig(Section):
         losses = self.losses
         if losses.cross_entropy + losses.regression + losses.perceptual + losses.own_prefix == 0:
             raise ValueError("at least one loss weight must be above 0")
-        if losses.second_pairs == 0 and not (losses.score or losses.frechet):
-            raise ValueError("losses.second_pairs 0 leaves nothing to train on: set losses.score or losses.frechet")
-        if losses.frechet and self.batch < len(self.timesteps):
-            raise ValueError(f"losses.frechet needs a row of every timestep in a batch, got a batch of {self.batch}")
-        if losses.frechet and losses.perceptual_network == "lpips":
-            raise ValueError("losses.frechet needs pooled features: name an extractor of the zoo as perceptual_network")
+        if self.second.steps and self.second.frechet:
+            if self.batch < len(self.timesteps):
+                raise ValueError(
+                    f"second.frechet needs a row of every timestep in a batch, got a batch of {self.batch}"
+                )
+            if losses.perceptual_network == "lpips":
+                raise ValueError("second.frechet needs pooled features: name an extractor as losses.perceptual_network")
         return self
 
 
@@ -223,6 +239,7 @@ class EvaluateConfig(Section):
     images: int = Field(10_000, ge=2)
     seed: int = Field(1, ge=0)
     batch: PositiveInt = 250
+    precision: Literal["bf16", "fp32", "auto"] = Field("auto", description="of the transformers; all else is float32")
     reference: str | None = Field(None, description="reference file of your own; default the protocol's")
     samplers: tuple[Sampler, ...]
 

@@ -129,7 +129,7 @@ def map_noise(noise: Tensor, log_probs: Tensor, codes: Tensor | Codes, solver: S
 
     noise: (N, C), any float dtype. log_probs: (N, V), -inf where a code is filtered out; need not be normalised.
     codes: (V, C), or `Codes.prepare` of them where the same codebook is used again and again. All on one device; the
-    arithmetic is float32. A token's result does not depend on the others of the batch.
+    arithmetic is float32, whatever autocast says. A token's result does not depend on the others of the batch.
     """
     solver = solver or Solver()
     ready = codes if isinstance(codes, Codes) else Codes.prepare(codes)
@@ -143,10 +143,11 @@ def map_noise(noise: Tensor, log_probs: Tensor, codes: Tensor | Codes, solver: S
     if not (log_probs.amax(-1).abs() < math.inf).all():
         raise DDError("log_probs must leave every token one possible code, got a row of -inf or NaN")
     rows = min(1 << 20, max(_ROWS, _CHUNK.get(noise.device.type, _CHUNK_OTHER) // ready.size))
-    parts = [
-        _map_chunk(e.float(), p.float(), ready, solver)
-        for e, p in zip(noise.split(rows), log_probs.split(rows), strict=True)
-    ]
+    with torch.autocast(noise.device.type, enabled=False):
+        parts = [
+            _map_chunk(e.float(), p.float(), ready, solver)
+            for e, p in zip(noise.split(rows), log_probs.split(rows), strict=True)
+        ]
     return FlowResult(torch.cat([p.tokens for p in parts]), torch.cat([p.evaluations for p in parts]))
 
 

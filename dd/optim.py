@@ -83,6 +83,10 @@ class EMA:
             if name in self.copied:
                 self.average[name].copy_(value)
 
+    def restart(self) -> None:
+        """Begin a new average at the present one: its first updates count much again (with warm-up)."""
+        self.updates = 0
+
     def state_dict(self) -> dict[str, Tensor | int]:
         """For a checkpoint."""
         return {**{f"average.{k}": v for k, v in self.average.items()}, "updates": self.updates}

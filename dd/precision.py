@@ -1,7 +1,8 @@
 """Where bfloat16 is used: in training, and in transformers, on machines that compute it natively.
 
 On a CPU bf16 gains where convolutions are followed by BatchNorm in channels_last (the extractor: 3.5 times), and loses
-in the tokenizers with their GroupNorm (0.6 times, measured), which stay in float32. So does what is measured.
+in the tokenizers with their GroupNorm (0.6 times, measured), which stay in float32. So does everything that
+measures.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ def has_bf16(device: str = "cpu") -> bool:
     return False
 
 
+def uses_bf16(precision: Precision, device: str = "cpu") -> bool:
+    """Does `precision` mean bf16 here ("auto": where the machine has it)?"""
+    return precision == "bf16" or (precision == "auto" and has_bf16(device))
+
+
 def autocast(precision: Precision, device: str = "cpu") -> AbstractContextManager:
-    """A bf16 autocast region where `precision` asks for it ("auto": where the machine has it)."""
-    wanted = precision == "bf16" or (precision == "auto" and has_bf16(device))
-    return torch.autocast(device, dtype=torch.bfloat16) if wanted else nullcontext()
+    """A bf16 autocast region where `precision` means it."""
+    return torch.autocast(device, dtype=torch.bfloat16) if uses_bf16(precision, device) else nullcontext()

@@ -25,7 +25,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from torch import Tensor
 
-from dd.config import DistillConfig, fingerprint
+from dd.config import DistillConfig, SecondPhaseConfig, fingerprint
 from dd.errors import DDError
 from dd.files import publish, recover
 from dd.flow import Codes, Solver
@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 # A run whose loss is so many times its first one has diverged.
 _DIVERGED = 3.0
+# Steps of the second phase's warm-up.
+_SECOND_WARMUP = 10
 
 
 @dataclass(frozen=True)
@@ -138,9 +140,9 @@ def this_process() -> PartialState:
 def train(student: Student, task: Task, config: DistillConfig, steps: int | None = None) -> Outcome:
     """Train a student and return it with its averaged weights.
 
-    Continues from task.folder if a checkpoint lies there. Raises DDError when that is of another run, and when the
-    loss is no longer finite or has diverged. With several processes, config.batch is the batch of each of them, and
-    only the main process measures, writes and has curves.
+    steps: of the first phase, if not config.steps. Continues from task.folder if a checkpoint lies there. Raises
+    DDError when that is of another run, and when the loss is no longer finite or has diverged. With several processes,
+    config.batch is the batch of each of them, and only the main process measures, writes and has curves.
     """
     check_timesteps(config.timesteps, len(task.teacher.groups))
     return _Run(student, task, config, steps or config.steps).go()
@@ -148,7 +150,9 @@ def train(student: Student, task: Task, config: DistillConfig, steps: int | None
 
 class _Run:
     def __init__(self, student: Student, task: Task, config: DistillConfig, steps: int) -> None:
-        self.task, self.config, self.steps = task, config, steps
+        self.task, self.config = task, config
+        self.turn, self.steps = steps, steps + config.second.steps  # where the second phase begins, and ends
+        self.second = config.second if config.second.steps else SecondPhaseConfig(pairs=1.0)
         self.checkpoint = task.folder / "checkpoint"
         self.weights = LossWeights(**config.losses.model_dump(include=set(LossWeights.__annotations__)))
         self.accelerator = Accelerator(
@@ -164,16 +168,18 @@ class _Run:
         self.codes = Codes.prepare(self.codebook)
         self.bare = student.to(self.device)
         self.optimizers = build_optimizers(student, config.lr, config.muon_lr, config.weight_decay, config.betas)
-        self.bare_shadow = Shadow(self.teacher) if config.losses.score else None
+        self.bare_shadow = Shadow(self.teacher) if self.second.score else None
+        own = len(self.optimizers)
         if self.bare_shadow is not None:
-            self.optimizers += build_optimizers(self.bare_shadow, config.losses.shadow_lr, 0.0, 0.0, config.betas)
+            self.optimizers += build_optimizers(self.bare_shadow, self.second.shadow_lr, 0.0, 0.0, config.betas)
         self.model, *self.optimizers = self.accelerator.prepare(self.bare, *self.optimizers)
+        self.students = self.optimizers[:own]  # the shadow's have no schedule
         self.shadow = None if self.bare_shadow is None else self.accelerator.prepare(self.bare_shadow)
         self.matching: MatchingLoss | None = None
-        if config.losses.frechet:
+        if self.second.frechet:
             assert task.appearance is not None
             total = partial(self.accelerator.reduce, reduction="sum")
-            self.matching = MatchingLoss(task.appearance, config.timesteps, config.losses.frechet_memory, total)
+            self.matching = MatchingLoss(task.appearance, config.timesteps, self.second.frechet_memory, total)
         self.ema = EMA(self.bare, config.ema, config.ema_warmup)
         self.first, self.seconds = 0, 0.0
         self.saved: int | None = None
@@ -208,7 +214,10 @@ class _Run:
 
     def _step(self, step: int, batches: Iterator[Pairs]) -> dict[str, Tensor]:
         """One update of the weights. Returns its loss terms (means over its parts) and the gradient's norm."""
-        set_rate(self.optimizers, cosine(step, self.steps, self.config.warmup, self.config.final_lr))
+        if step == self.turn:
+            self.bare.load_state_dict(self.ema.average)
+            self.ema.restart()
+        set_rate(self.students, self._rate(step))
         result: dict[str, Tensor] = {}  # stays on the device: to look at it every time would hold the device up
         for part in range(self.config.accumulate):
             pairs = next(batches)
@@ -229,21 +238,27 @@ class _Run:
         self.ema.update(self.bare)
         return result
 
+    def _rate(self, step: int) -> float:
+        """Share of the peak rates: a warm-up and a cosine in each phase."""
+        if step < self.turn:
+            return cosine(step, self.turn, self.config.warmup, self.config.final_lr)
+        return self.second.rate * cosine(step - self.turn, self.second.steps, _SECOND_WARMUP, self.config.final_lr)
+
     def _terms(self, pairs: Pairs, finished: Tensor, step: int) -> tuple[dict[str, Tensor], Tensor]:
         """The loss terms, and a zero that keeps untrained heads in the graph of several processes."""
         finished = finished.to(self.device)
         output, unknown = self._predict(self.model, pairs, finished)
         decode, distance = self.teacher.tokenizer.decode, self.task.distance
         terms = distillation_loss(output, pairs.tokens, unknown, self.codebook, self.weights, decode, distance)
-        second = step >= self.config.losses.second_start * self.steps
+        second = step >= self.turn
         if second:
-            terms = {name: self.config.losses.second_pairs * term for name, term in terms.items()}
+            terms = {name: self.second.pairs * term for name, term in terms.items()}
         terms |= self._on_policy(output, pairs, unknown, second)
         if self.matching is not None and second:
             drawn = torch.where(
                 unknown[..., None], straight_through(output, self.codebook), self.codebook[pairs.tokens]
             )
-            terms["frechet"] = self.config.losses.frechet * self.matching(self.teacher.decode(drawn), finished)
+            terms["frechet"] = self.second.frechet * self.matching(self.teacher.decode(drawn), finished)
         idle = torch.zeros((), device=self.device)
         if self.world > 1 and not self.weights.cross_entropy:
             idle = idle + 0 * output.logits.sum()
@@ -253,20 +268,22 @@ class _Run:
 
     def _on_policy(self, output: StudentOutput, pairs: Pairs, unknown: Tensor, second: bool) -> dict[str, Tensor]:
         """The terms that need the teacher's view of the student's own tokens (`dd.on_policy`)."""
-        weights, task = self.config.losses, self.task
-        if not (weights.own_prefix or (self.shadow is not None and second)):
+        task, own_prefix = self.task, self.config.losses.own_prefix * (self.second.pairs if second else 1)
+        score = self.second.score if second else 0
+        if not (own_prefix or score):
             return {}
         own, terms = own_tokens(output, pairs.tokens, unknown), {}
         with autocast(self.config.precision, self.device.type):
             view = teacher_view(self.teacher, own, pairs.condition, task.filters)
-        if weights.own_prefix:
+        if own_prefix:
             loss = own_prefix_loss(output, pairs.noise, view, unknown, self.codes, task.solver)
-            terms["own_prefix"] = weights.own_prefix * (weights.second_pairs if second else 1) * loss
-        if self.shadow is not None and second:
+            terms["own_prefix"] = own_prefix * loss
+        if score:
+            assert self.shadow is not None
             with autocast(self.config.precision, self.device.type):
                 learnt = self.shadow(own, pairs.condition)
-            score, shadow = score_losses(output, own, view, learnt, unknown)
-            terms |= {"score": weights.score * score, "shadow": shadow}
+            student, shadow = score_losses(output, own, view, learnt, unknown)
+            terms |= {"score": score * student, "shadow": shadow}
         return terms
 
     def _predict(

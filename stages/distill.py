@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from dd import __version__, config, zoo
 from dd.captions import CaptionStates, open_captions, plan_captions
-from dd.config import DistillConfig, Experiment
+from dd.config import DistillConfig, Experiment, SecondPhaseConfig
 from dd.errors import DDError
 from dd.files import explained, publish
 from dd.losses import ImageDistance
@@ -43,7 +43,7 @@ from dd.weights import load_teacher_dir, read_info
 
 log = logging.getLogger(__name__)
 
-# Pictures of the teacher that losses.frechet compares with.
+# Pictures of the teacher that second.frechet compares with.
 WANTED = 4096
 
 
@@ -77,7 +77,7 @@ def check_inputs(name: str, experiment: Experiment, settings: DistillConfig, roo
 def check_settings(settings: DistillConfig, groups: Groups) -> None:
     """Raise DDError for settings that this teacher or this installation cannot give."""
     check_timesteps((*settings.timesteps, *settings.baseline.timesteps), len(groups))
-    if not (settings.losses.perceptual or settings.losses.frechet):
+    if not (settings.losses.perceptual or wants_frechet(settings)):
         return
     if settings.losses.perceptual_network != "lpips":
         zoo.entry(settings.losses.perceptual_network, "extractor")
@@ -86,6 +86,11 @@ def check_settings(settings: DistillConfig, groups: Groups) -> None:
             'losses.perceptual: lpips is not installed; pip install "dd[perceptual]", name an extractor of the zoo as '
             "losses.perceptual_network, or set perceptual: 0"
         )
+
+
+def wants_frechet(settings: DistillConfig) -> bool:
+    """Does a second phase compare pictures together?"""
+    return bool(settings.second.steps and settings.second.frechet)
 
 
 def open_task(inputs: Inputs, folder: Path) -> tuple[Task, dict[str, Any]]:
@@ -125,7 +130,8 @@ def probe(inputs: Inputs, teacher: Teacher) -> Probe | None:
     if not settings.probe.every:
         return None
     wanted, classes = settings.probe, len(read_info(inputs.teacher_dir).classes)
-    return open_probe(teacher, classes, wanted.protocol, wanted.images, wanted.every, settings.steps, settings.split)
+    steps = settings.steps + settings.second.steps
+    return open_probe(teacher, classes, wanted.protocol, wanted.images, wanted.every, steps, settings.split)
 
 
 def held_out(shards: Shards) -> Rows:
@@ -155,11 +161,11 @@ def extractor(name: str, device: torch.device) -> SmallClassifier:
 
 @torch.no_grad()
 def appearance(inputs: Inputs, teacher: Teacher) -> Appearance | None:
-    """What `losses.frechet` compares with: features of the teacher's pictures, decoded from the first pairs."""
-    losses, device = inputs.settings.losses, teacher.codebook.device
-    if not losses.frechet:
+    """What `second.frechet` compares with: features of the teacher's pictures, decoded from the first pairs."""
+    device = teacher.codebook.device
+    if not wants_frechet(inputs.settings):
         return None
-    network = extractor(losses.perceptual_network, device)
+    network = extractor(inputs.settings.losses.perceptual_network, device)
     tokens = inputs.shards.to_tensors("train", WANTED).tokens.to(device)
     parts = progress(tokens.split(256), unit="batches", label="the teacher's pictures")
     wanted = torch.cat([network(teacher.decode(teacher.codebook[part])).features for part in parts])
@@ -248,8 +254,9 @@ def baseline(task: Task, sizes: dict[str, Any], inputs: Inputs) -> tuple[Outcome
     """The set predictor of onestep* and skip-n: the authors' student design, trained with its noise set to zero."""
     settings = inputs.settings
     plain = {**sizes, "noise_logits": False, "flow_steps": 0, "refinements": 0}
-    losses = settings.losses.model_copy(update={"own_prefix": 0.0, "score": 0.0, "frechet": 0.0})
-    run = settings.model_copy(update={"timesteps": settings.baseline.timesteps, "losses": losses})
+    losses = settings.losses.model_copy(update={"own_prefix": 0.0})
+    only = {"timesteps": settings.baseline.timesteps, "losses": losses, "second": SecondPhaseConfig()}
+    run = settings.model_copy(update=only)
     free = replace(task, noise_free=True, folder=task.folder / "baseline", label="baseline", on_curves=None, probe=None)
     free.folder.mkdir(exist_ok=True)
     return fit(free, plain, run, inputs.experiment.family, settings.baseline.steps), plain

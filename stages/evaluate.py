@@ -33,6 +33,7 @@ from dd.metrics.protocols import protocol
 from dd.metrics.reader import SceneReader, open_reader
 from dd.metrics.rows import Row, fill_ratios, make_row, numbers
 from dd.models.base import Teacher
+from dd.precision import uses_bf16
 from dd.progress import Progress, progress
 from dd.report.figures import curves_figure, quality_figure, read_curves, sample_grid, save_figure
 from dd.students import StudentInfo, read_student_info
@@ -210,10 +211,10 @@ class Stage:
 
     def timing(self) -> str:
         """What seconds_per_image was taken with: batch, dtype, device, threads."""
-        codebook = self.teacher.codebook
-        cuda = codebook.device.type == "cuda"
-        where = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
-        return f"batch {self.settings.batch}, {str(codebook.dtype).removeprefix('torch.')}, {where}"
+        device = self.teacher.codebook.device.type
+        where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+        dtype = "bfloat16" if uses_bf16(self.settings.precision, device) else "float32"
+        return f"batch {self.settings.batch}, {dtype}, {where}"
 
     @staticmethod
     def _is_floor(sampler: config.Sampler) -> bool:

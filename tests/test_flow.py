@@ -212,6 +212,13 @@ def test_other_dtypes_are_taken_in() -> None:
     assert torch.equal(map_noise(e.double(), log_p.double(), codes.double()).tokens, map_noise(e, log_p, codes).tokens)
 
 
+def test_an_enclosing_autocast_changes_nothing() -> None:
+    e, log_p, codes = normal(300, 4), normal(300, 64, seed=1).mul(2).log_softmax(-1), random_codebook(64, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = map_noise(e, log_p, codes)
+    assert torch.equal(inside.tokens, map_noise(e, log_p, codes).tokens)
+
+
 def test_empty_batch() -> None:
     assert map_noise(torch.zeros(0, 4), torch.zeros(0, 9), random_codebook(9, 4)).tokens.shape == (0,)
 

@@ -90,7 +90,7 @@ def measure(model: str, teacher: Teacher, student: Student, config: DistillConfi
     import torch
 
     from dd.pairs import ShardPairs
-    from dd.precision import has_bf16
+    from dd.precision import uses_bf16
     from dd.training import Task, this_process, train
 
     device = this_process().device
@@ -110,7 +110,7 @@ def measure(model: str, teacher: Teacher, student: Student, config: DistillConfi
             waited.append(round_waited)
             bare.append(bare_loop(student, teacher, pairs, config))
     ratios = [a / b for a, b in zip(full[1:], bare[1:], strict=True)]
-    fast = config.precision == "bf16" or (config.precision == "auto" and has_bf16(device.type))
+    fast = uses_bf16(config.precision, device.type)
     return Report(
         teacher=model,
         batch=config.batch,

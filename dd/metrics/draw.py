@@ -17,6 +17,7 @@ from dd.flow import Solver
 from dd.metrics.evaluate import Batch
 from dd.models.base import Condition, Filters, Student, Teacher
 from dd.noise import noise, uniform
+from dd.precision import Precision, autocast
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ def class_conditions(classes: int, device: torch.device, random_seed: int | None
 class Drawer:
     """All samplers of one experiment. Sample index i has the same noise and condition in every one of them.
 
-    baseline: the set predictor of `skip` and `onestep*`.
+    baseline: the set predictor of `skip` and `onestep*`. precision: of the transformers; the map and the tokenizer stay
+    in float32.
     """
 
     def __init__(
@@ -53,7 +55,9 @@ class Drawer:
         student: Student | None = None,
         baseline: Student | None = None,
         solver: Solver | None = None,
+        precision: Precision = "fp32",
     ) -> None:
+        self.precision: Precision = precision
         self.teacher, self.student, self.baseline = teacher, student, baseline
         self.conditions, self.filters, self.seed, self.solver = conditions, filters, seed, solver
         self.codebook = teacher.codebook
@@ -123,6 +127,10 @@ class Drawer:
 
         mapped False lets the teacher draw at random instead of through the map: what its speed is measured by.
         """
+        with autocast(self.precision, self.device.type):
+            return self._codes(sampler, indices, mapped)
+
+    def _codes(self, sampler: config.Sampler, indices: Tensor, mapped: bool) -> Tensor:
         condition = self.conditions.condition(indices)
         match sampler:
             case config.TeacherSampler() if mapped:

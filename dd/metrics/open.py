@@ -40,6 +40,7 @@ def open_drawer(name: str, root: Path, device: str | None = None) -> tuple[Drawe
         found.get("student"),
         found.get("baseline"),
         Solver(**experiment.trajectories.solver.model_dump()) if experiment.trajectories else None,
+        experiment.evaluate.precision,
     )
     for sampler in experiment.evaluate.samplers:
         drawer.check(sampler)
