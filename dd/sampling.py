@@ -72,14 +72,16 @@ def sample(
     condition: Condition,
     steps: Sequence[int] = (0,),
     split: int | None = None,
+    begun: Tensor | None = None,
 ) -> Tensor:
     """One student evaluation per entry of `steps`, each the number of groups kept before it. Returns (B, L, C).
 
-    noise: (B, L, C). Raises DDError for steps that do not start at 0, do not rise, or lie beyond the groups.
+    noise: (B, L, C). begun: (B, L, C) what the first evaluation gives, where that is known already. Raises DDError for
+    steps that do not start at 0, do not rise, or lie beyond the groups.
     """
     check_steps(steps, len(student.groups))
-    x = noise
-    for step in steps:
+    x = noise if begun is None else begun
+    for step in steps if begun is None else steps[1:]:
         x = _evaluate(student, codebook, x, noise, condition, step, split)
     return x
 
@@ -95,11 +97,12 @@ def sample_with_teacher(
     filters: Filters,
     split: int | None = None,
     solver: Solver | None = None,
+    begun: Tensor | None = None,
 ) -> Tensor:
     """Few steps, but before the last one the teacher draws groups [teacher_start, steps[-1]) again.
 
     The teacher draws through the map from the same noise, so that the result stays a function of the noise (the
-    authors draw at random; the distribution is the same). Returns (B, L, C).
+    authors draw at random; the distribution is the same). begun: as in `sample`. Returns (B, L, C).
     """
     check_steps(steps, len(student.groups))
     if len(steps) < 2:
@@ -107,7 +110,7 @@ def sample_with_teacher(
     if not 0 <= teacher_start < steps[-1]:
         raise DDError(f"teacher_start must lie in 0..{steps[-1] - 1} (before the last step), got {teacher_start}")
     codebook, groups = teacher.codebook, student.groups
-    x = sample(student, codebook, noise, condition, steps[:-1], split) if teacher_start else noise
+    x = sample(student, codebook, noise, condition, steps[:-1], split, begun) if teacher_start else noise
     prefix = nearest_code(x[:, : groups.starts[teacher_start]], codebook)
     state = teacher.start(condition, filters, prefix)
     drawn = [prefix]
@@ -127,19 +130,23 @@ def one_shot(
     filters: Filters,
     generator: torch.Generator,
     teacher_groups: int = 0,
+    prefix: Tensor | None = None,
 ) -> Tensor:
     """The baselines: the teacher draws the first `teacher_groups` groups, the rest comes at once.
 
     predictor: a student trained without noise (its input is zero where nothing is known), so its logits are the
     marginals of each token given what is known; tokens are drawn from them independently. `teacher_groups` 0 is
-    the paper's onestep*, K - n its skip-n. Returns (B, L, C).
+    the paper's onestep*, K - n its skip-n. prefix: the teacher's code vectors (B, n, C) in those groups, where it has
+    drawn them already. Returns (B, L, C).
     """
     groups, codebook = predictor.groups, teacher.codebook
     if not 0 <= teacher_groups < len(groups):
         raise DDError(f"teacher_groups must lie in 0..{len(groups) - 1}, got {teacher_groups}")
     batch = len(condition)
     codes = torch.zeros(batch, groups.length, codebook.shape[1], device=codebook.device)
-    if teacher_groups:
+    if prefix is not None:
+        codes[:, : groups.starts[teacher_groups]] = prefix
+    elif teacher_groups:
         state = teacher.start(condition, filters)
         for group in range(teacher_groups):
             tokens = draw(teacher.log_probs(state), generator)

@@ -109,7 +109,7 @@ def test_every_sampler_is_a_whole_row(project: Path):
         assert len(row["extractor_sha256"]) == len(row["reference_sha256"]) == 64
         assert (row["timing"] is None) == (label in ("real", "reconstruction"))
         assert (row["quality_ratio_error"] is None) == (label == "teacher")
-    assert rows["dd 0"]["timing"].startswith("batch 40, float32, ")
+    assert rows["dd 0"]["timing"].startswith(("batch 40, float32, ", "batch 40, bfloat16, "))
     assert [row["evaluations"] for row in rows.values()] == [None, None, 1, 2, 4, 4, 4, 1]
     assert rows["teacher"]["quality_ratio"] == rows["teacher"]["speedup"] == 1
     assert rows["real"]["value"] == pytest.approx(0, abs=1e-6)

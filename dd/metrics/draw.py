@@ -43,8 +43,11 @@ class Drawer:
     """All samplers of one experiment. Sample index i has the same noise and condition in every one of them.
 
     baseline: the set predictor of `skip` and `onestep*`. precision: of the transformers; the map and the tokenizer stay
-    in float32.
+    in float32. Samplers share how they begin: the teacher's images, and the student's
+    first step, are kept.
     """
+
+    ROOM = 1 << 28  # bytes, for what is kept
 
     def __init__(
         self,
@@ -62,6 +65,8 @@ class Drawer:
         self.conditions, self.filters, self.seed, self.solver = conditions, filters, seed, solver
         self.codebook = teacher.codebook
         self.device = self.codebook.device
+        self._kept: dict[tuple[str, bytes], Tensor] = {}
+        self._room = self.ROOM
 
     def missing(self, sampler: config.Sampler) -> str | None:
         """Why a sampler cannot draw, or None."""
@@ -122,32 +127,32 @@ class Drawer:
         return total - (sum(p.numel() for p in self.teacher.tokenizer.parameters()) if network is self.teacher else 0)
 
     @torch.inference_mode()
-    def codes(self, sampler: config.Sampler, indices: Tensor, mapped: bool = True) -> Tensor:
+    def codes(self, sampler: config.Sampler, indices: Tensor, timed: bool = False) -> Tensor:
         """Code vectors (B, L, C) of sample indices (B,).
 
-        mapped False lets the teacher draw at random instead of through the map: what its speed is measured by.
+        timed: what speed is measured by. Nothing is taken over, and the teacher draws at random, not through the map.
         """
         with autocast(self.precision, self.device.type):
-            return self._codes(sampler, indices, mapped)
+            return self._codes(sampler, indices, timed)
 
-    def _codes(self, sampler: config.Sampler, indices: Tensor, mapped: bool) -> Tensor:
-        condition = self.conditions.condition(indices)
+    def _codes(self, sampler: config.Sampler, indices: Tensor, timed: bool) -> Tensor:
+        condition, groups = self.conditions.condition(indices), self.teacher.groups
         match sampler:
-            case config.TeacherSampler() if mapped:
+            case config.TeacherSampler() if timed:
+                generator = self._generator(indices)
                 return self._teacher(
-                    condition, lambda state, e: sampling.map_group(self.teacher, state, e, self.solver), indices
+                    indices, lambda state, e: sampling.draw(self.teacher.log_probs(state), generator), condition
                 )
             case config.TeacherSampler():
-                generator = self._generator(indices)
-                draw = lambda state, e: sampling.draw(self.teacher.log_probs(state), generator)  # noqa: E731
-                return self._teacher(condition, draw, indices)
+                draw = lambda state, e: sampling.map_group(self.teacher, state, e, self.solver)  # noqa: E731
+                return self._once("teacher", indices, lambda: self._teacher(indices, draw, condition))
             case config.StudentSampler():
                 assert self.student is not None
-                return sampling.sample(
-                    self.student, self.codebook, self._noise(indices), condition, sampler.steps, sampler.split
-                )
+                e, begun = self._noise(indices), None if timed else self._first_step(sampler.split, indices)
+                return sampling.sample(self.student, self.codebook, e, condition, sampler.steps, sampler.split, begun)
             case config.TeacherInvolvedSampler():
                 assert self.student is not None
+                alone = timed or not sampler.teacher_start
                 with released_prefix(self.teacher, sampler.unmasked_prefix):
                     return sampling.sample_with_teacher(
                         self.student,
@@ -159,14 +164,44 @@ class Drawer:
                         self.filters,
                         sampler.split,
                         self.solver,
+                        None if alone else self._first_step(sampler.split, indices),
                     )
             case config.SkipSampler() | config.OneStepSampler():
                 assert self.baseline is not None
-                kept = len(self.teacher.groups) - sampler.n if isinstance(sampler, config.SkipSampler) else 0
+                taken = len(groups) - sampler.n if isinstance(sampler, config.SkipSampler) else 0
+                drawn = None if timed else self._kept.get(_key("teacher", indices))
                 return sampling.one_shot(
-                    self.baseline, self.teacher, condition, self.filters, self._generator(indices), kept
+                    self.baseline,
+                    self.teacher,
+                    condition,
+                    self.filters,
+                    self._generator(indices),
+                    taken,
+                    None if drawn is None else drawn[:, : groups.starts[taken]],
                 )
         raise DDError(f"sampler {sampler.name} draws nothing: it is a floor")
+
+    def _first_step(self, split: int | None, indices: Tensor) -> Tensor:
+        """(B, L, C): one step of the student, which several steps begin with."""
+        assert self.student is not None
+        student, condition, e = self.student, self.conditions.condition(indices), self._noise(indices)
+        return self._once(
+            f"student {split}",
+            indices,
+            lambda: sampling.sample(student, self.codebook, e, condition, split=split),
+        )
+
+    def _once(self, what: str, indices: Tensor, make: Callable[[], Tensor]) -> Tensor:
+        """`make()` for these images, or what it gave before, as far as there is room to keep it."""
+        key = _key(what, indices)
+        if key in self._kept:
+            return self._kept[key]
+        made = make()
+        size = made.numel() * made.element_size()
+        if size <= self._room:
+            self._kept[key] = made
+            self._room -= size
+        return made
 
     def images(self, sampler: config.Sampler, indices: Tensor) -> Tensor:
         """Images (B, 3, H, W) float in about [-1, 1]."""
@@ -187,7 +222,7 @@ class Drawer:
             self._synchronise()
             started = time.perf_counter()
             with torch.inference_mode():
-                self.teacher.decode(self.codes(sampler, indices, mapped=False))
+                self.teacher.decode(self.codes(sampler, indices, timed=True))
             self._synchronise()
             times.append(time.perf_counter() - started)
         return min(times[1:]) / batch
@@ -196,7 +231,7 @@ class Drawer:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def _teacher(self, condition: Condition, draw: Callable[[Any, Tensor], Tensor], indices: Tensor) -> Tensor:
+    def _teacher(self, indices: Tensor, draw: Callable[[Any, Tensor], Tensor], condition: Condition) -> Tensor:
         state = self.teacher.start(condition, self.filters)
         e = self._noise(indices)
         tokens = []
@@ -211,6 +246,10 @@ class Drawer:
     def _generator(self, indices: Tensor) -> torch.Generator:
         """Random numbers of a batch: a function of the seed and its first index."""
         return torch.Generator(self.device).manual_seed((self.seed << 32) + int(indices[0]))
+
+
+def _key(what: str, indices: Tensor) -> tuple[str, bytes]:
+    return what, indices.numpy().tobytes()
 
 
 @contextmanager

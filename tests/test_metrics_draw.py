@@ -1,0 +1,94 @@
+"""Drawing for an evaluation: what samplers share, what timing must not share, precision."""
+
+import pytest
+import torch
+
+from dd import config
+from dd.metrics.draw import Drawer, class_conditions
+from dd.models.base import Filters
+from tests.tiny import CLASSES, tiny_student, tiny_teacher
+
+TEACHER = config.TeacherSampler(name="teacher")
+ONE, TWO = (config.StudentSampler(name="dd", steps=steps) for steps in ((0,), (0, 2)))
+INVOLVED = config.TeacherInvolvedSampler(name="dd+teacher", steps=(0, 2), teacher_start=1)
+SKIP = config.SkipSampler(name="skip", n=1)
+INDICES = torch.arange(5)
+
+
+@pytest.fixture(params=["llamagen", "var"])
+def make(request):
+    teacher = tiny_teacher(request.param)
+    student = tiny_student(teacher, request.param).eval()
+    conditions = class_conditions(CLASSES, torch.device("cpu"))
+
+    def made(precision="fp32") -> Drawer:
+        return Drawer(teacher, conditions, Filters(guidance=2.0), 0, student, student, precision=precision)
+
+    return made
+
+
+def count_calls(drawer: Drawer, monkeypatch) -> list[str]:
+    calls: list[str] = []
+    for name, module in (("student", drawer.student), ("teacher", drawer.teacher)):
+        method = "forward" if name == "student" else "start"
+        inner = getattr(module, method)
+        monkeypatch.setattr(module, method, lambda *a, name=name, inner=inner: (calls.append(name), inner(*a))[1])
+    return calls
+
+
+def test_a_shared_beginning_changes_nothing(make):
+    alone = {sampler.name + str(i): make().codes(sampler, INDICES) for i, sampler in enumerate((ONE, TWO, INVOLVED))}
+    shared = make()
+    together = {s.name + str(i): shared.codes(s, INDICES) for i, s in enumerate((ONE, TWO, INVOLVED))}
+    for name, codes in together.items():
+        assert torch.equal(codes, alone[name])
+
+
+def test_one_evaluation_less_where_the_first_step_is_known(make, monkeypatch):
+    drawer = make()
+    calls = count_calls(drawer, monkeypatch)
+    drawer.codes(ONE, INDICES)
+    drawer.codes(TWO, INDICES)
+    assert calls == ["student"] * 2
+    drawer.codes(TWO, INDICES + 5)  # other images
+    assert calls == ["student"] * 4
+
+
+def test_timing_shares_nothing(make, monkeypatch):
+    drawer = make()
+    for sampler in (TEACHER, ONE):
+        drawer.codes(sampler, INDICES)
+    calls = count_calls(drawer, monkeypatch)
+    drawer.codes(TWO, INDICES, timed=True)
+    assert calls == ["student"] * 2
+    drawer.codes(SKIP, INDICES, timed=True)
+    assert calls == ["student"] * 2 + ["teacher", "student"]
+    drawer.codes(TEACHER, INDICES, timed=True)
+    assert calls[4:] == ["teacher"]
+
+
+def test_skip_keeps_the_images_of_the_teachers_row(make):
+    drawer = make()
+    whole = drawer.codes(TEACHER, INDICES)
+    kept = drawer.teacher.groups.starts[-2]
+    assert torch.equal(drawer.codes(SKIP, INDICES)[:, :kept], whole[:, :kept])
+
+
+def test_what_has_no_room_is_made_again(make, monkeypatch):
+    monkeypatch.setattr(Drawer, "ROOM", 10)
+    drawer = make()
+    calls = count_calls(drawer, monkeypatch)
+    first = drawer.codes(TEACHER, INDICES)
+    assert torch.equal(drawer.codes(TEACHER, INDICES), first)
+    assert calls == ["teacher"] * 2
+
+
+def test_bf16_is_for_the_transformers_alone(make):
+    full, half = make(), make("bf16")
+    a, b = full.codes(TEACHER, INDICES), half.codes(TEACHER, INDICES)
+    assert a.dtype == b.dtype == torch.float32
+    codebook = full.teacher.codebook
+    assert (
+        torch.cdist(b.flatten(0, 1), codebook).amin(-1).max() < 1e-3
+    )  # still exact codes, so the same float32 decoder
+    assert (a == b).all(-1).float().mean() > 0.5
