@@ -93,7 +93,9 @@ class SecondPhaseConfig(Section):
     rate: float = Field(0.2, gt=0, le=1, description="its peak rates, as a share of the first phase's")
     pairs: float = Field(0.3, ge=0, description="factor of the terms that compare with the pairs")
     score: float = Field(0.0, ge=0, description="score distillation against a network that learns the student's tokens")
-    shadow_lr: float = Field(3e-4, gt=0, description="learning rate of that network")
+    shadow_lr: float = Field(1e-3, gt=0, description="learning rate of that network")
+    shadow_muon_lr: float = Field(0.005, ge=0, description="Muon for its blocks' matrices; 0 leaves them to AdamW")
+    watch: int = Field(50, ge=0, description="first of its steps, in which only that network and the moments learn")
     frechet: float = Field(0.0, ge=0, description="distance of the student's pictures to the teacher's, together")
     frechet_memory: PositiveInt = Field(2000, description="pictures of a trajectory point that its moments span")
 
@@ -101,6 +103,8 @@ class SecondPhaseConfig(Section):
     def _check(self) -> SecondPhaseConfig:
         if self.steps and not (self.pairs or self.score or self.frechet):
             raise ValueError("pairs, score and frechet are all 0: nothing is left to train on")
+        if self.steps and self.watch >= self.steps:
+            raise ValueError(f"watch must be below steps ({self.steps}), got {self.watch}: the student would not learn")
         return self
 
 

@@ -61,11 +61,13 @@ def own_prefix_loss(
     return cross_entropy(output.logits, wanted, unknown)
 
 
-def score_losses(
-    output: StudentOutput, own: Tensor, view: Tensor, shadow: Tensor, unknown: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The student's term and the shadow's own cross-entropy. shadow: (B, L, V) its log-probabilities of `own`."""
+def score_loss(output: StudentOutput, view: Tensor, shadow: Tensor, unknown: Tensor) -> Tensor:
+    """The student's term. view, shadow: (B, L, V) log-probabilities of the teacher and of the shadow behind its own."""
     ratio = (view - shadow.detach()).clamp(-CLIP, CLIP)
-    student = -(output.logits.float().softmax(-1) * ratio).sum(-1)
+    return mean_over(-(output.logits.float().softmax(-1) * ratio).sum(-1), unknown)
+
+
+def shadow_loss(shadow: Tensor, own: Tensor, unknown: Tensor) -> Tensor:
+    """The shadow's cross-entropy against the student's tokens (B, L)."""
     learnt = F.nll_loss(shadow.flatten(0, 1), own.flatten(), reduction="none").view(own.shape)
-    return mean_over(student, unknown), mean_over(learnt, unknown)
+    return mean_over(learnt, unknown)

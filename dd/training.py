@@ -13,6 +13,7 @@ import logging
 import math
 import pickle
 import shutil
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -32,7 +33,7 @@ from dd.flow import Codes, Solver
 from dd.losses import ImageDistance, LossWeights, distillation_loss
 from dd.matching import Appearance, MatchingLoss, straight_through
 from dd.models.base import Condition, Filters, Student, StudentOutput, Teacher
-from dd.on_policy import Shadow, own_prefix_loss, own_tokens, score_losses, teacher_view
+from dd.on_policy import Shadow, own_prefix_loss, own_tokens, score_loss, shadow_loss, teacher_view
 from dd.optim import EMA, build_optimizers, cosine, set_rate
 from dd.precision import autocast
 from dd.progress import Progress, progress
@@ -171,7 +172,9 @@ class _Run:
         self.bare_shadow = Shadow(self.teacher) if self.second.score else None
         own = len(self.optimizers)
         if self.bare_shadow is not None:
-            self.optimizers += build_optimizers(self.bare_shadow, self.second.shadow_lr, 0.0, 0.0, config.betas)
+            self.optimizers += build_optimizers(
+                self.bare_shadow, self.second.shadow_lr, self.second.shadow_muon_lr, 0.0, config.betas
+            )
         self.model, *self.optimizers = self.accelerator.prepare(self.bare, *self.optimizers)
         self.students = self.optimizers[:own]  # the shadow's have no schedule
         self.shadow = None if self.bare_shadow is None else self.accelerator.prepare(self.bare_shadow)
@@ -223,8 +226,12 @@ class _Run:
             pairs = next(batches)
             first = ((step * self.config.accumulate + part) * self.world + self.rank) * len(pairs)
             with self.accelerator.accumulate(self.model):
-                terms, idle = self._terms(pairs, trajectory_points(self.config.timesteps, len(pairs), first), step)
-                self.accelerator.backward(torch.stack([*terms.values(), idle]).sum())
+                points = trajectory_points(self.config.timesteps, len(pairs), first).to(self.device)
+                watching = self.turn <= step < self.turn + self.second.watch
+                terms, idle = (self._watch if watching else self._terms)(pairs, points, step >= self.turn)
+                loss = torch.stack([*terms.values(), idle]).sum()
+                if loss.requires_grad:
+                    self.accelerator.backward(loss)
                 for name, term in terms.items():
                     result[name] = result.get(name, 0.0) + term.detach() / self.config.accumulate
                 if self.accelerator.sync_gradients:
@@ -242,23 +249,41 @@ class _Run:
         """Share of the peak rates: a warm-up and a cosine in each phase."""
         if step < self.turn:
             return cosine(step, self.turn, self.config.warmup, self.config.final_lr)
-        return self.second.rate * cosine(step - self.turn, self.second.steps, _SECOND_WARMUP, self.config.final_lr)
+        start, final = self.turn + self.second.watch, self.config.final_lr
+        return self.second.rate * cosine(max(0, step - start), self.steps - start, _SECOND_WARMUP, final)
 
-    def _terms(self, pairs: Pairs, finished: Tensor, step: int) -> tuple[dict[str, Tensor], Tensor]:
+    def _watch(self, pairs: Pairs, finished: Tensor, second: bool) -> tuple[dict[str, Tensor], Tensor]:
+        """The shadow learns what the student gives out, and the moments fill, before the student is moved by either.
+
+        A shadow that still is the teacher would call everything that guidance takes away too rare.
+        """
+        with torch.no_grad():
+            output, unknown = self._predict(self.model, pairs, finished)
+            self._frechet(output, pairs, unknown, finished)
+        terms, idle = {}, torch.zeros((), device=self.device)
+        if self.shadow is not None:
+            own = own_tokens(output, pairs.tokens, unknown)
+            with autocast(self.config.precision, self.device.type):
+                learnt = self.shadow(own, pairs.condition)
+            terms["shadow"] = shadow_loss(learnt, own, unknown)
+        return terms, idle
+
+    def _frechet(self, output: StudentOutput, pairs: Pairs, unknown: Tensor, finished: Tensor) -> Tensor:
+        if self.matching is None:
+            return torch.zeros((), device=self.device)
+        drawn = torch.where(unknown[..., None], straight_through(output, self.codebook), self.codebook[pairs.tokens])
+        return self.second.frechet * self.matching(self.teacher.decode(drawn), finished)
+
+    def _terms(self, pairs: Pairs, finished: Tensor, second: bool) -> tuple[dict[str, Tensor], Tensor]:
         """The loss terms, and a zero that keeps untrained heads in the graph of several processes."""
-        finished = finished.to(self.device)
         output, unknown = self._predict(self.model, pairs, finished)
         decode, distance = self.teacher.tokenizer.decode, self.task.distance
         terms = distillation_loss(output, pairs.tokens, unknown, self.codebook, self.weights, decode, distance)
-        second = step >= self.turn
         if second:
             terms = {name: self.second.pairs * term for name, term in terms.items()}
         terms |= self._on_policy(output, pairs, unknown, second)
         if self.matching is not None and second:
-            drawn = torch.where(
-                unknown[..., None], straight_through(output, self.codebook), self.codebook[pairs.tokens]
-            )
-            terms["frechet"] = self.second.frechet * self.matching(self.teacher.decode(drawn), finished)
+            terms["frechet"] = self._frechet(output, pairs, unknown, finished)
         idle = torch.zeros((), device=self.device)
         if self.world > 1 and not self.weights.cross_entropy:
             idle = idle + 0 * output.logits.sum()
@@ -282,8 +307,8 @@ class _Run:
             assert self.shadow is not None
             with autocast(self.config.precision, self.device.type):
                 learnt = self.shadow(own, pairs.condition)
-            student, shadow = score_losses(output, own, view, learnt, unknown)
-            terms |= {"score": score * student, "shadow": shadow}
+            terms["score"] = score * score_loss(output, view, learnt, unknown)
+            terms["shadow"] = shadow_loss(learnt, own, unknown)
         return terms
 
     def _predict(
@@ -297,14 +322,19 @@ class _Run:
 
     def _log(self, done: int) -> dict[str, float]:
         """Look at the steps since the last look. Raises DDError if one of them went wrong."""
-        names = list(self.recent[0])
-        table = torch.stack([torch.stack([row[name].float() for name in names]) for row in self.recent])
-        rows = self.accelerator.reduce(table, "mean").tolist()
+        names = list(dict.fromkeys(name for row in self.recent for name in row))
+        none = torch.zeros((), device=self.device)  # of a term that a step did not have: phases differ
+        table = torch.stack([torch.stack([row.get(name, none).float() for name in names]) for row in self.recent])
+        found = self.accelerator.reduce(table, "mean").tolist()
+        rows = [
+            {name: value for name, value in zip(names, values, strict=True) if name in had}
+            for values, had in zip(found, self.recent, strict=True)
+        ]
         self.recent.clear()
         for step, row in enumerate(rows, done + 1 - len(rows)):
-            if not all(map(math.isfinite, row)):
-                raise self._failure("is not finite", step, dict(zip(names, row, strict=True)))
-        values = dict(zip(names, torch.tensor(rows).mean(0).tolist(), strict=True))
+            if not all(map(math.isfinite, row.values())):
+                raise self._failure("is not finite", step, row)
+        values = {name: statistics.fmean(row[name] for row in rows if name in row) for name in names}
         for name, value in values.items():
             curve = name if name == "gradient_norm" else f"loss/{name}"
             self.curves.setdefault(curve, []).append((done, value))

@@ -254,9 +254,9 @@ def test_without_held_out_pairs_there_are_no_such_curves(family, teacher, pairs,
 
 
 OWN_PREFIX = {"losses": {"own_prefix": 1.0}}
-SCORE = {"second": {"steps": 4, "score": 1.0}, "losses": {"own_prefix": 1.0}}
+SCORE = {"second": {"steps": 4, "watch": 1, "score": 1.0}, "losses": {"own_prefix": 1.0}}
 FRECHET = {
-    "second": {"steps": 4, "frechet": 0.1, "pairs": 0.5, "frechet_memory": 8},
+    "second": {"steps": 4, "watch": 1, "frechet": 0.1, "pairs": 0.5, "frechet_memory": 8},
     "losses": {"perceptual_network": "ours"},
 }
 
