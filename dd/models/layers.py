@@ -91,6 +91,13 @@ class ContinuousHead(nn.Module):
             return self.linear(x * (1 + scale) + shift)
 
 
+def _normed(hidden: Tensor) -> Tensor:
+    """Hidden rows (B, n, D) of rms 1, float32. As a trunk leaves them they may be a hundred times as large, and a layer
+    behind them then blows up within a few steps.
+    """
+    return F.rms_norm(hidden.float(), hidden.shape[-1:])
+
+
 class NoiseLogits(nn.Module):
     """A term of the logits that is bilinear in a position's own noise and the codes: (x * (1 + gate(h))) . c_j.
 
@@ -113,7 +120,7 @@ class NoiseLogits(nn.Module):
     def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
         """x (B, n, C), hidden (B, n, D) to (B, n, V) float32."""
         with torch.autocast(x.device.type, enabled=False):
-            return self.codes(x.float() * (1 + self.gate(hidden.float())))
+            return self.codes(x.float() * (1 + self.gate(_normed(hidden))))
 
 
 class FlowLogits(nn.Module):
@@ -151,14 +158,14 @@ class FlowLogits(nn.Module):
     def forward(self, x: Tensor, hidden: Tensor, logits: Tensor) -> Tensor:
         """x (B, n, C), hidden (B, n, D), logits (B, n, V) to logits (B, n, V), float32."""
         with torch.autocast(x.device.type, enabled=False):
-            half_squares = self.vectors.square().sum(-1) / 2
-            logits, y = logits.float(), x.float() * (1 + self.gate(hidden.float()))
+            half_squares, hidden = self.vectors.square().sum(-1) / 2, _normed(hidden)
+            logits, y = logits.float(), x.float() * (1 + self.gate(hidden))
             posterior, r = logits, torch.zeros((), device=x.device)
             for step in self.log_steps.exp():
                 y = y + step * (posterior.softmax(-1) @ self.vectors)
                 r = r + step
                 posterior = logits + r * (y @ self.vectors.t()) - r * r * half_squares
-            return posterior * self.confidence(hidden.float()).exp()
+            return posterior * self.confidence(hidden).exp()
 
 
 def copy_weights(source: nn.Module, target: nn.Module, prefixes: tuple[str, ...]) -> None:
