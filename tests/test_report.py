@@ -21,7 +21,17 @@ from dd.report import figures
 from dd.report.collect import collect, compare, render_comparison, rows_at
 from dd.report.page import render_page, summary
 from dd.report.table import COLUMN_LIST as COLUMNS
-from dd.report.table import best, count, latex_text, make_blocks, published_rows, render, seconds, significant
+from dd.report.table import (
+    best,
+    count,
+    latex_text,
+    make_blocks,
+    missing_notes,
+    published_rows,
+    render,
+    seconds,
+    significant,
+)
 from stages import report as stage
 from tests.report_rows import imagined_rows, write_results
 
@@ -126,6 +136,13 @@ def test_markdown_is_one_table_per_experiment():
     assert "- llamagen-toy, onestep*: no kid: imagined" in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
     assert len(widths) == 1
+
+
+def test_what_all_rows_lack_is_said_once():
+    rows = [{**row, "missing": {"inception_score": "no classes"}} for row in imagined_rows()]
+    rows[1]["missing"] = {"inception_score": "no classes", "kid": "too few"}
+    notes = missing_notes(rows)
+    assert notes == ["llamagen-toy: no inception_score: no classes", "llamagen-toy, reconstruction: no kid: too few"]
 
 
 def test_terminal_table_has_every_row():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -201,17 +202,20 @@ def _cell(row: Row, column: Column) -> str:
 
 
 def missing_notes(rows: Sequence[Row]) -> list[str]:
-    """What was not measured and why, one line each; and what should be known about a row."""
-    notes: dict[str, None] = {}
+    """What was not measured and why, and what should be known about a row; once for all rows that share it."""
+    labels: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         reasons: dict[str, list[str]] = {}
         for metric, reason in (row.get("missing") or {}).items():
             reasons.setdefault(reason, []).append(metric)
-        for reason, metrics in reasons.items():
-            notes[f"{row['experiment']}, {row['label']}: no {', '.join(metrics)}: {reason}"] = None
-        for note in row.get("notes") or []:
-            notes[f"{row['experiment']}, {row['label']}: {note}"] = None
-    return list(notes)
+        said = [f"no {', '.join(metrics)}: {reason}" for reason, metrics in reasons.items()]
+        for text in [*said, *(row.get("notes") or [])]:
+            labels.setdefault((row["experiment"], text), []).append(row["label"])
+    sizes = Counter(row["experiment"] for row in rows)
+    return [
+        f"{name}: {text}" if len(found) == sizes[name] > 1 else f"{name}, {', '.join(found)}: {text}"
+        for (name, text), found in labels.items()
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------- rendering
