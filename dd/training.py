@@ -228,9 +228,12 @@ class _Run:
             with self.accelerator.accumulate(self.model):
                 points = trajectory_points(self.config.timesteps, len(pairs), first).to(self.device)
                 watching = self.turn <= step < self.turn + self.second.watch
-                terms, idle = (self._watch if watching else self._terms)(pairs, points, step >= self.turn)
+                if watching:
+                    terms, idle = self._watch(pairs, points), torch.zeros((), device=self.device)
+                else:
+                    terms, idle = self._terms(pairs, points, step >= self.turn)
                 loss = torch.stack([*terms.values(), idle]).sum()
-                if loss.requires_grad:
+                if loss.requires_grad:  # not while only moments fill
                     self.accelerator.backward(loss)
                 for name, term in terms.items():
                     result[name] = result.get(name, 0.0) + term.detach() / self.config.accumulate
@@ -252,7 +255,7 @@ class _Run:
         start, final = self.turn + self.second.watch, self.config.final_lr
         return self.second.rate * cosine(max(0, step - start), self.steps - start, _SECOND_WARMUP, final)
 
-    def _watch(self, pairs: Pairs, finished: Tensor, second: bool) -> tuple[dict[str, Tensor], Tensor]:
+    def _watch(self, pairs: Pairs, finished: Tensor) -> dict[str, Tensor]:
         """The shadow learns what the student gives out, and the moments fill, before the student is moved by either.
 
         A shadow that still is the teacher would call everything that guidance takes away too rare.
@@ -260,13 +263,12 @@ class _Run:
         with torch.no_grad():
             output, unknown = self._predict(self.model, pairs, finished)
             self._frechet(output, pairs, unknown, finished)
-        terms, idle = {}, torch.zeros((), device=self.device)
-        if self.shadow is not None:
-            own = own_tokens(output, pairs.tokens, unknown)
-            with autocast(self.config.precision, self.device.type):
-                learnt = self.shadow(own, pairs.condition)
-            terms["shadow"] = shadow_loss(learnt, own, unknown)
-        return terms, idle
+        if self.shadow is None:
+            return {}
+        own = own_tokens(output, pairs.tokens, unknown)
+        with autocast(self.config.precision, self.device.type):
+            learnt = self.shadow(own, pairs.condition)
+        return {"shadow": shadow_loss(learnt, own, unknown)}
 
     def _frechet(self, output: StudentOutput, pairs: Pairs, unknown: Tensor, finished: Tensor) -> Tensor:
         if self.matching is None:
