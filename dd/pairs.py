@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dd.machine import one_thread
 from dd.models.base import Condition
 from dd.shards import Rows, Shards
 from dd.training import Pairs
@@ -45,7 +46,7 @@ class ShardPairs:
         def make() -> tuple[Pairs, dict[str, Any]]:
             return self.pairs(next(rows)), self.reader.state_dict()
 
-        pool = ThreadPoolExecutor(1)
+        pool = ThreadPoolExecutor(1, initializer=one_thread)
         try:
             ready = deque(pool.submit(make) for _ in range(AHEAD))
             while True:

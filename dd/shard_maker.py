@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from dd.flow import Codes
+from dd.machine import one_thread
 from dd.models.base import Teacher
 from dd.shard_plan import Shard, ShardPlan, finished, make_rows, write_shard
 from dd.text import Captions
@@ -68,9 +68,3 @@ def make_shard(job: Job, number: int) -> int:
             _makers[job] = Maker(job)
         _makers[job].make(shard)
     return number
-
-
-def one_thread(device: str = "cpu") -> None:
-    """Sums of several threads round differently: on a CPU a shard is always the work of one."""
-    if device == "cpu":
-        torch.set_num_threads(1)

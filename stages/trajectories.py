@@ -31,10 +31,10 @@ from dd.captions import plan_captions
 from dd.errors import DDError
 from dd.files import explained, publish
 from dd.flow import Solver
-from dd.machine import tune_cpu
+from dd.machine import one_thread, tune_cpu
 from dd.models.base import Filters
 from dd.progress import Progress, progress
-from dd.shard_maker import Job, Maker, caption_lookup, make_shard, one_thread
+from dd.shard_maker import Job, Maker, caption_lookup, make_shard
 from dd.shard_plan import MANIFEST, Manifest, ShardPlan, finish, finished
 from dd.shards import open_shards
 from dd.weights import TeacherInfo, read_info

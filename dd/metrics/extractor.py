@@ -40,6 +40,7 @@ class Extractor(ABC):
     weights_sha256: str
     feature_width: int
     image_size: int | None = None
+    device: torch.device = torch.device("cpu")
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Features:
