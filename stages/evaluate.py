@@ -195,6 +195,7 @@ class Stage:
             "sampler": sampler.name,
             "label": sampler_label(sampler),
             "evaluations": self.drawer.evaluations(sampler),
+            "passes": self.drawer.passes(sampler),
             "seconds_per_image": self.drawer.seconds_per_image(sampler, self.settings.batch) if drawn else None,
             "timing": self.timing() if drawn else None,
             "parameters": self.drawer.parameters(sampler),

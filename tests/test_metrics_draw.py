@@ -92,3 +92,21 @@ def test_bf16_is_for_the_transformers_alone(make):
         torch.cdist(b.flatten(0, 1), codebook).amin(-1).max() < 1e-3
     )  # still exact codes, so the same float32 decoder
     assert (a == b).all(-1).float().mean() > 0.5
+
+
+@pytest.mark.parametrize("family", ["llamagen", "var"])
+def test_passes_are_the_runs_of_a_transformer(family, monkeypatch):
+    """Counted where they happen: the first block of each network, once a pass."""
+    teacher = tiny_teacher(family)
+    student = tiny_student(teacher, family, teacher_input=True, refinements=2).eval()
+    plain = tiny_student(teacher, family).eval()
+    drawer = Drawer(teacher, class_conditions(CLASSES, torch.device("cpu")), Filters(), 0, student, plain)
+    calls: list[int] = []
+    for network in (student, plain, teacher):
+        blocks = "layers" if family == "llamagen" else "blocks"
+        first = next(m for name, m in network.named_modules() if name.split(".")[-1] == blocks)[0]
+        monkeypatch.setattr(first, "forward", lambda *a, inner=first.forward, **k: (calls.append(1), inner(*a, **k))[1])
+    for sampler in (TEACHER, ONE, TWO, INVOLVED, SKIP, config.OneStepSampler(name="onestep*")):
+        calls.clear()
+        drawer.codes(sampler, INDICES, timed=True)
+        assert len(calls) == drawer.passes(sampler), sampler

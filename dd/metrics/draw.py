@@ -111,6 +111,22 @@ class Drawer:
                 return 1
         return None
 
+    def passes(self, sampler: config.Sampler) -> int | None:
+        """Passes of a transformer that one image takes, one after the other; guidance widens them, it adds none."""
+        evaluations = self.evaluations(sampler)
+        match sampler:
+            case config.StudentSampler() if self.student:
+                return len(sampler.steps) * self.student.passes
+            case config.TeacherInvolvedSampler() if self.student:
+                drawn = sampler.steps[-1] - sampler.teacher_start
+                assert evaluations is not None
+                return drawn + (evaluations - drawn) * self.student.passes
+            case config.SkipSampler() if self.baseline:
+                return len(self.teacher.groups) - sampler.n + self.baseline.passes
+            case config.OneStepSampler() if self.baseline:
+                return self.baseline.passes
+        return evaluations
+
     def parameters(self, sampler: config.Sampler) -> int | None:
         """Parameters of the network that is evaluated last (the tokenizer's are not counted, as in the paper)."""
         network: Any = None

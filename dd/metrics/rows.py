@@ -23,6 +23,7 @@ COLUMNS = (
     "sampler",
     "label",
     "evaluations",
+    "passes",  # of a transformer, one after the other: a student that refines its prediction takes several a step
     "metric",
     "value",
     "value_error",

@@ -169,9 +169,13 @@ class Teacher(nn.Module, ABC):
 
 
 class Student(nn.Module, ABC):
-    """The few-step generator: every position at once, from noise and the codes known so far."""
+    """The few-step generator: every position at once, from noise and the codes known so far.
+
+    passes: of its transformer in one evaluation; more than one where it refines its own prediction.
+    """
 
     groups: Groups
+    passes: int = 1
 
     @abstractmethod
     def forward(self, x: Tensor, finished: Tensor, condition: Condition) -> StudentOutput:

@@ -67,6 +67,7 @@ def ratio(value: float) -> str:
 COLUMN_LIST = (
     Column("label", "sampler", str),
     Column("evaluations", "steps", lambda v: str(int(v))),
+    Column("passes", "passes", lambda v: str(int(v))),
     Column("value", "distance", significant, "low"),
     Column("quality_ratio", "of teacher", ratio, "low"),
     Column("excess_ratio", "excess", ratio, "low"),

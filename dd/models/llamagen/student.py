@@ -48,6 +48,7 @@ class DDLlamaGen(Trunk, Student):
     def __init__(self, config: DDGPTConfig) -> None:
         super().__init__(config)
         self.options = config
+        self.passes = config.refinements + 1
         self.groups = Groups((1,) * config.block_size)
         self.tok_embeddings = nn.Linear(config.codebook_dim, config.dim)
         self.n_d_embed = nn.Embedding(2, config.dim)  # row 0 noise, row 1 data

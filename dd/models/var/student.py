@@ -53,6 +53,7 @@ class DDVAR(Trunk, Student):
         levels = config.patch_nums if config.teacher_input else (1, *config.patch_nums)
         super().__init__(config, levels, strict=not config.teacher_input)
         self.options = config
+        self.passes = config.refinements + 1
         self.groups = Groups(tuple(side * side for side in config.patch_nums))
         D = config.embed_dim
         self.n_d_embed = nn.Embedding(2, D)  # row 0 noise, row 1 data
