@@ -95,7 +95,6 @@ class SecondPhaseConfig(Section):
     score: float = Field(0.0, ge=0, description="score distillation against a network that learns the student's tokens")
     shadow_lr: float = Field(1e-3, gt=0, description="learning rate of that network")
     shadow_muon_lr: float = Field(0.005, ge=0, description="Muon for its blocks' matrices; 0 leaves them to AdamW")
-    own_start: bool = Field(True, description="points after 0 begin with the student's own tokens, not the pair's")
     watch: int = Field(50, ge=0, description="first of its steps, in which only that network and the moments learn")
     frechet: float = Field(0.0, ge=0, description="distance of the student's pictures to the teacher's, together")
     frechet_memory: PositiveInt = Field(2000, description="pictures of a trajectory point that its moments span")

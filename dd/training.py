@@ -17,7 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -58,7 +58,7 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def take(self, rows: slice | Tensor) -> Pairs:
+    def take(self, rows: slice) -> Pairs:
         """Some of them."""
         return Pairs(self.noise[rows], self.tokens[rows], self.condition[rows])
 
@@ -227,8 +227,6 @@ class _Run:
             first = ((step * self.config.accumulate + part) * self.world + self.rank) * len(pairs)
             with self.accelerator.accumulate(self.model):
                 points = trajectory_points(self.config.timesteps, len(pairs), first).to(self.device)
-                if step >= self.turn and self.second.own_start:
-                    pairs = self._own_start(pairs, points)
                 watching = self.turn <= step < self.turn + self.second.watch
                 if watching:
                     terms, idle = self._watch(pairs, points), torch.zeros((), device=self.device)
@@ -257,18 +255,6 @@ class _Run:
         start, final = self.turn + self.second.watch, self.config.final_lr
         return self.second.rate * cosine(max(0, step - start), self.steps - start, _SECOND_WARMUP, final)
 
-    @torch.no_grad()
-    def _own_start(self, pairs: Pairs, finished: Tensor) -> Pairs:
-        """The pairs with their known tokens as the student draws them in one step, as it does in several."""
-        later = finished > 0
-        if not later.any():
-            return pairs
-        rows = pairs.take(later)
-        output, _ = self._predict(self.bare, rows, torch.zeros_like(finished[later]))
-        tokens = pairs.tokens.clone()
-        tokens[later] = own_tokens(output, rows.tokens, known(finished[later], self.teacher.groups))
-        return replace(pairs, tokens=tokens)
-
     def _watch(self, pairs: Pairs, finished: Tensor) -> dict[str, Tensor]:
         """The shadow learns what the student gives out, and the moments fill, before the student is moved by either.
 
@@ -294,9 +280,7 @@ class _Run:
         """The loss terms, and a zero that keeps untrained heads in the graph of several processes."""
         output, unknown = self._predict(self.model, pairs, finished)
         decode, distance = self.teacher.tokenizer.decode, self.task.distance
-        # Behind tokens that are not the pair's, the pair no longer says what comes next; own_prefix does.
-        followed = unknown & (finished == 0)[:, None] if second and self.second.own_start else unknown
-        terms = distillation_loss(output, pairs.tokens, followed, self.codebook, self.weights, decode, distance)
+        terms = distillation_loss(output, pairs.tokens, unknown, self.codebook, self.weights, decode, distance)
         if second:
             terms = {name: self.second.pairs * term for name, term in terms.items()}
         terms |= self._on_policy(output, pairs, unknown, second)

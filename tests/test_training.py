@@ -283,21 +283,3 @@ def test_terms_with_a_state_of_their_own_are_trained_and_resume_exactly(
     assert undisturbed.steps == 8
     assert not same(weights(undisturbed), weights(run(tmp_path / "c", settings())))
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
-
-
-@pytest.mark.parametrize("own_start", [True, False])
-def test_the_second_phase_begins_as_the_sampler_does(family, teacher, pairs, tmp_path, own_start):
-    """Behind a first step the known tokens are the student's, and only own_prefix says what follows them."""
-    config = settings(second={"steps": 2, "watch": 0, "pairs": 1.0, "own_start": own_start})
-    run = training._Run(tiny_student(teacher, family), make_task(teacher, pairs, tmp_path), config, config.steps)
-    some, points = pairs.take(slice(4)), torch.tensor([0, 2, 0, 2])
-    begun = run._own_start(some, points)
-    known = teacher.groups.group_of_position() < 2
-    with torch.no_grad():
-        drawn = run.bare(some.noise, torch.zeros(4, dtype=torch.int64), some.condition).logits.argmax(-1)
-    assert torch.equal(begun.tokens[::2], some.tokens[::2])
-    assert torch.equal(begun.tokens[1::2], torch.where(known, drawn, some.tokens)[1::2])
-    assert not torch.equal(begun.tokens, some.tokens)
-    rows = slice(1, None, 2)  # nothing but rows with own beginnings
-    terms, _ = run._terms(begun.take(rows), points[rows], second=True)
-    assert (terms["cross_entropy"] == 0) == own_start
