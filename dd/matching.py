@@ -24,11 +24,13 @@ from dd.models.base import StudentOutput
 
 # Added to the variances, as a share of their mean: directions in which nothing varies have no inverse.
 RIDGE = 1e-3
+# Pixels that pictures are moved by before they are compared.
+REACH = 2
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """What pictures are compared by: images (B, 3, H, W) to features (B, F), and those of the wanted ones (N, F)."""
+    """What pictures are compared by: images (B, 3, H, W) to features (B, F). wanted: those (N, F) of `shifted` ones."""
 
     features: Callable[[Tensor], Tensor]
     wanted: Tensor
@@ -38,6 +40,22 @@ def straight_through(output: StudentOutput, codebook: Tensor) -> Tensor:
     """Vectors (B, L, C) of the likeliest tokens, with the gradient of the expected ones (Bengio et al. 2013)."""
     expected = output.logits.float().softmax(-1) @ codebook
     return codebook[output.logits.argmax(-1)] + expected - expected.detach()
+
+
+def shifted(images: Tensor, first: int | Tensor = 0) -> Tensor:
+    """Pictures (B, 3, H, W) moved by up to REACH pixels either way, edges repeated; picture number n by the nth shift.
+
+    A network that pictures are compared by can be pleased by patterns that mean nothing; these rarely survive a shift.
+    """
+    side, height, width = 2 * REACH + 1, images.shape[2], images.shape[3]
+    number = (first + torch.arange(len(images), device=images.device)) % side**2
+    rows = torch.arange(height, device=images.device) + (number // side)[:, None] - REACH  # (B, H)
+    columns = torch.arange(width, device=images.device) + (number % side)[:, None] - REACH
+    picture = torch.arange(len(images), device=images.device)[:, None, None]
+    moved = images.permute(0, 2, 3, 1)[
+        picture, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None]
+    ]
+    return moved.permute(0, 3, 1, 2)
 
 
 class FrechetLoss(nn.Module):
@@ -84,16 +102,20 @@ class FrechetLoss(nn.Module):
 class MatchingLoss(nn.Module):
     """The student's term: mean over trajectory points `points` of the Frechet distance of the pictures begun there."""
 
+    seen: Tensor
+
     def __init__(
         self, appearance: Appearance, points: tuple[int, ...], memory: int, total: Callable[[Tensor], Tensor]
     ) -> None:
         super().__init__()
         self.features, self.points = appearance.features, points
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.losses = nn.ModuleList(FrechetLoss(appearance.wanted, memory, total) for _ in points)
 
     def forward(self, images: Tensor, finished: Tensor) -> Tensor:
         """images (B, 3, H, W), begun at trajectory points finished (B,), to the distance ()."""
-        features = self.features(images)
+        features = self.features(shifted(images, self.seen))
+        self.seen += len(images)
         pairs = zip(self.points, self.losses, strict=True)
         return torch.stack([loss(features[finished == point]) for point, loss in pairs]).mean()
 

@@ -28,7 +28,7 @@ from dd.errors import DDError
 from dd.files import explained, publish
 from dd.losses import ImageDistance
 from dd.machine import tune_cpu
-from dd.matching import Appearance
+from dd.matching import Appearance, shifted
 from dd.metrics.classifier import SmallClassifier
 from dd.metrics.probe import Probe, open_probe
 from dd.models.base import Filters, Groups, Student, Teacher
@@ -168,8 +168,11 @@ def appearance(inputs: Inputs, teacher: Teacher) -> Appearance | None:
     network = extractor(inputs.settings.losses.perceptual_network, device)
     tokens = inputs.shards.to_tensors("train", WANTED).tokens.to(device)
     parts = progress(tokens.split(256), unit="batches", label="the teacher's pictures")
-    wanted = torch.cat([network(teacher.decode(teacher.codebook[part])).features for part in parts])
-    return Appearance(lambda images: network(images).features, wanted)
+    wanted, done = [], 0
+    for part in parts:
+        wanted.append(network(shifted(teacher.decode(teacher.codebook[part]), done)).features)
+        done += len(part)
+    return Appearance(lambda images: network(images).features, torch.cat(wanted))
 
 
 def fit(task: Task, sizes: dict[str, Any], settings: DistillConfig, family: str, steps: int) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dd.matching import FrechetLoss, straight_through
+from dd.matching import Appearance, FrechetLoss, MatchingLoss, shifted, straight_through
 from dd.metrics.distances import frechet_by_eigenvalues
 from dd.metrics.moments import Gaussian
 from dd.models.base import StudentOutput
@@ -100,3 +100,30 @@ def test_straight_through_gives_codes_and_passes_the_gradient_of_the_expected_on
     (found,) = torch.autograd.grad(codes.square().sum(), logits)
     (expected,) = torch.autograd.grad((logits.softmax(-1) @ codebook * 2 * codes.detach()).sum(), logits)
     assert torch.allclose(found, expected)
+
+
+def test_shifted_pictures():
+    """Each moves as a whole, every shift comes in turn, and borders are repeated."""
+    images = torch.rand(30, 3, 6, 7, generator=torch.Generator().manual_seed(0))
+    moved = shifted(images)
+    padded = torch.nn.functional.pad(images, (2, 2, 2, 2), mode="replicate")
+    for number in range(30):
+        down, right = divmod(number % 25, 5)
+        assert torch.equal(moved[number], padded[number, :, down : down + 6, right : right + 7])
+    assert torch.equal(moved[12], images[12])  # the middle one stays
+    assert torch.equal(shifted(images[10:], torch.tensor(10)), moved[10:])
+
+
+def test_the_shifts_go_on_from_batch_to_batch():
+    """A resumed run continues with the shift that is next."""
+    seen = []
+    appearance = Appearance(lambda x: (seen.append(x), x.mean((2, 3)))[1], torch.rand(20, 3))
+    images, points = torch.rand(8, 3, 5, 5), torch.zeros(8, dtype=torch.int64)
+    loss = MatchingLoss(appearance, (0,), 8, lambda x: x)
+    for _ in range(2):
+        loss(images, points)
+    assert torch.equal(seen[1], shifted(images, 8))
+    other = MatchingLoss(appearance, (0,), 8, lambda x: x)
+    other.load_state_dict(loss.state_dict())
+    other(images, points)
+    assert torch.equal(seen[2], shifted(images, 16))
