@@ -167,11 +167,10 @@ def appearance(inputs: Inputs, teacher: Teacher) -> Appearance | None:
         return None
     network = extractor(inputs.settings.losses.perceptual_network, device)
     tokens = inputs.shards.to_tensors("train", WANTED).tokens.to(device)
-    parts = progress(tokens.split(256), unit="batches", label="the teacher's pictures")
-    wanted, done = [], 0
-    for part in parts:
-        wanted.append(network(shifted(teacher.decode(teacher.codebook[part]), done)).features)
-        done += len(part)
+    wanted = []
+    for start in progress(range(0, len(tokens), 256), unit="batches", label="the teacher's pictures"):
+        pictures = teacher.decode(teacher.codebook[tokens[start : start + 256]])
+        wanted.append(network(shifted(pictures, start)).features)
     return Appearance(lambda images: network(images).features, torch.cat(wanted))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dd.commands.bench_evaluation import measure
 from dd.errors import DDError
-from dd.metrics import distances
+from dd.metrics import distances, evaluate
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
 from dd.metrics.evaluate import Evaluation, open_evaluation
 from dd.metrics.extractor import ClassifierExtractor, MissingWeights, TorchScriptExtractor, open_extractor
@@ -393,3 +393,18 @@ def test_bench_measures_both_paths(extractor: ClassifierExtractor, reference: Re
     ours, theirs = measure(40, "fd-toy", 16, 2, 0)
     assert ours["distance"] == pytest.approx(theirs["distance"], rel=1e-3)
     assert min(ours["seconds"], theirs["seconds"]) > 0
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_calls_beside_the_caller(device):
+    """In order, all of them done at the end; an error comes out, and nothing more is begun."""
+    done: list[int] = []
+    with evaluate._Beside(torch.device(device)) as beside:
+        for number in range(20):
+            beside.do(done.append, number)
+            assert number - len(done) <= evaluate.IN_FLIGHT
+    assert done == list(range(20))
+    with pytest.raises(ZeroDivisionError), evaluate._Beside(torch.device(device)) as beside:
+        beside.do(lambda: [1 / 0])
+    with pytest.raises(KeyError), evaluate._Beside(torch.device(device)):  # the caller's own error comes out as well
+        raise KeyError
