@@ -13,7 +13,7 @@ from torch import Tensor
 from dd.machine import one_thread
 from dd.models.base import Condition
 from dd.shards import Rows, Shards
-from dd.training import Pairs
+from dd.task import Pairs
 
 # Batches that are ready before they are asked for.
 AHEAD = 4

@@ -15,29 +15,24 @@ import pickle
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
 from torch import Tensor
 
-from dd.config import DistillConfig, SecondPhaseConfig, fingerprint
+from dd.config import DistillConfig, fingerprint
 from dd.errors import DDError
 from dd.files import publish, recover
-from dd.flow import Codes, Solver
-from dd.losses import ImageDistance, LossWeights, distillation_loss
-from dd.matching import Appearance, MatchingLoss, straight_through
-from dd.models.base import Condition, Filters, Student, StudentOutput, Teacher
-from dd.on_policy import Shadow, own_prefix_loss, own_tokens, score_loss, shadow_loss, teacher_view
+from dd.losses import LossWeights, distillation_loss
+from dd.models.base import Student
+from dd.objective import Objective, check_timesteps, trajectory_points
 from dd.optim import EMA, build_optimizers, cosine, set_rate
-from dd.precision import autocast
 from dd.progress import Progress, progress
-from dd.sampling import known, perturb
+from dd.task import Curves, Pairs, Task
 
 log = logging.getLogger(__name__)
 
@@ -45,34 +40,6 @@ log = logging.getLogger(__name__)
 _DIVERGED = 3.0
 # Steps of the second phase's warm-up.
 _SECOND_WARMUP = 10
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """A batch of trajectories: noise (B, L, C) float32, tokens (B, L) int64, condition of size B."""
-
-    noise: Tensor
-    tokens: Tensor
-    condition: Condition
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def take(self, rows: slice) -> Pairs:
-        """Some of them."""
-        return Pairs(self.noise[rows], self.tokens[rows], self.condition[rows])
-
-
-class PairSource(Protocol):
-    """Endless batches in a fixed shuffled order; its state resumes at the exact sample."""
-
-    def __iter__(self) -> Iterator[Pairs]: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-# Name -> (step, value) in rising order.
-Curves = dict[str, list[tuple[int, float]]]
 
 
 @dataclass
@@ -83,54 +50,6 @@ class Outcome:
     steps: int
     seconds: float
     curves: Curves = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What one run trains on.
-
-    noise_free: zero where nothing is known, which makes the student a set predictor (the baselines).
-    distance: image distance for the perceptual term; appearance: for the Frechet term.
-    filters, solver: of the trajectories.
-    probe: further held-out numbers of the averaged student, at a step.
-    on_curves: called with the curves so far, after every measurement.
-    """
-
-    teacher: Teacher
-    pairs: PairSource
-    held_out: Pairs
-    folder: Path
-    noise_free: bool = False
-    distance: ImageDistance | None = None
-    appearance: Appearance | None = None
-    filters: Filters = field(default_factory=Filters)
-    solver: Solver | None = None
-    probe: Callable[[Student, int], dict[str, float]] | None = None
-    on_curves: Callable[[Curves], None] | None = None
-    label: str = "distill"
-
-
-def check_timesteps(timesteps: tuple[int, ...], groups: int) -> None:
-    """Raise DDError for trajectory points that the shards cannot give."""
-    if max(timesteps) >= groups:
-        raise DDError(
-            f"timesteps: expected points below the teacher's {groups} groups, got {max(timesteps)}; "
-            "each is a number of finished groups"
-        )
-
-
-def trajectory_points(timesteps: tuple[int, ...], rows: int, first: int) -> Tensor:
-    """(rows,) int64: the trajectory points of rows first, first + 1, ... of a run, in turn.
-
-    The pairs are in random order already; in turn, the points have equal shares of every part of a batch.
-    """
-    return torch.tensor(timesteps)[(first + torch.arange(rows)) % len(timesteps)]
-
-
-def student_input(task: Task, pairs: Pairs, finished: Tensor, codebook: Tensor) -> Tensor:
-    """(B, L, C): the trajectory point `finished` (B,) of each pair."""
-    noise = torch.zeros_like(pairs.noise) if task.noise_free else pairs.noise
-    return perturb(codebook[pairs.tokens], noise, finished, task.teacher.groups)
 
 
 def this_process() -> PartialState:
@@ -153,36 +72,26 @@ class _Run:
     def __init__(self, student: Student, task: Task, config: DistillConfig, steps: int) -> None:
         self.task, self.config = task, config
         self.turn, self.steps = steps, steps + config.second.steps  # where the second phase begins, and ends
-        self.second = config.second if config.second.steps else SecondPhaseConfig(pairs=1.0)
         self.checkpoint = task.folder / "checkpoint"
-        self.weights = LossWeights(**config.losses.model_dump(include=set(LossWeights.__annotations__)))
         self.accelerator = Accelerator(
             cpu=this_process().device.type == "cpu",
-            mixed_precision="no",  # `_predict` sets it, for the student alone
+            mixed_precision="no",  # the objective sets it, for the student alone
             gradient_accumulation_steps=config.accumulate,
         )
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.identity = fingerprint(config, steps, task.noise_free, self.world)
-        self.teacher = task.teacher.to(self.device).eval().requires_grad_(False)
-        self.codebook = self.teacher.codebook
-        self.codes = Codes.prepare(self.codebook)
+        self.objective = Objective(task, config, self.accelerator)
+        self.second, self.shadow = self.objective.second, self.objective.shadow
         self.bare = student.to(self.device)
         self.optimizers = build_optimizers(student, config.lr, config.muon_lr, config.weight_decay, config.betas)
-        self.bare_shadow = Shadow(self.teacher) if self.second.score else None
         own = len(self.optimizers)
-        if self.bare_shadow is not None:
+        if (shadow := self.objective.bare_shadow) is not None:
             self.optimizers += build_optimizers(
-                self.bare_shadow, self.second.shadow_lr, self.second.shadow_muon_lr, 0.0, config.betas
+                shadow, self.second.shadow_lr, self.second.shadow_muon_lr, 0.0, config.betas
             )
         self.model, *self.optimizers = self.accelerator.prepare(self.bare, *self.optimizers)
         self.students = self.optimizers[:own]  # the shadow's have no schedule
-        self.shadow = None if self.bare_shadow is None else self.accelerator.prepare(self.bare_shadow)
-        self.matching: MatchingLoss | None = None
-        if self.second.frechet:
-            assert task.appearance is not None
-            total = partial(self.accelerator.reduce, reduction="sum")
-            self.matching = MatchingLoss(task.appearance, config.timesteps, self.second.frechet_memory, total)
         self.ema = EMA(self.bare, config.ema, config.ema_warmup)
         self.first, self.seconds = 0, 0.0
         self.saved: int | None = None
@@ -229,9 +138,9 @@ class _Run:
                 points = trajectory_points(self.config.timesteps, len(pairs), first).to(self.device)
                 watching = self.turn <= step < self.turn + self.second.watch
                 if watching:
-                    terms, idle = self._watch(pairs, points), torch.zeros((), device=self.device)
+                    terms, idle = self.objective.watch(self.model, pairs, points), torch.zeros((), device=self.device)
                 else:
-                    terms, idle = self._terms(pairs, points, step >= self.turn)
+                    terms, idle = self.objective.terms(self.model, pairs, points, step >= self.turn)
                 loss = torch.stack([*terms.values(), idle]).sum()
                 if loss.requires_grad:  # not while only moments fill
                     self.accelerator.backward(loss)
@@ -254,73 +163,6 @@ class _Run:
             return cosine(step, self.turn, self.config.warmup, self.config.final_lr)
         start, final = self.turn + self.second.watch, self.config.final_lr
         return self.second.rate * cosine(max(0, step - start), self.steps - start, _SECOND_WARMUP, final)
-
-    def _watch(self, pairs: Pairs, finished: Tensor) -> dict[str, Tensor]:
-        """The shadow learns what the student gives out, and the moments fill, before the student is moved by either.
-
-        A shadow that still is the teacher would call everything that guidance takes away too rare.
-        """
-        with torch.no_grad():
-            output, unknown = self._predict(self.model, pairs, finished)
-            self._frechet(output, pairs, unknown, finished)
-        if self.shadow is None:
-            return {}
-        own = own_tokens(output, pairs.tokens, unknown)
-        with autocast(self.config.precision, self.device.type):
-            learnt = self.shadow(own, pairs.condition)
-        return {"shadow": shadow_loss(learnt, own, unknown)}
-
-    def _frechet(self, output: StudentOutput, pairs: Pairs, unknown: Tensor, finished: Tensor) -> Tensor:
-        if self.matching is None:
-            return torch.zeros((), device=self.device)
-        drawn = torch.where(unknown[..., None], straight_through(output, self.codebook), self.codebook[pairs.tokens])
-        return self.second.frechet * self.matching(self.teacher.decode(drawn), finished)
-
-    def _terms(self, pairs: Pairs, finished: Tensor, second: bool) -> tuple[dict[str, Tensor], Tensor]:
-        """The loss terms, and a zero that keeps untrained heads in the graph of several processes."""
-        output, unknown = self._predict(self.model, pairs, finished)
-        decode, distance = self.teacher.tokenizer.decode, self.task.distance
-        terms = distillation_loss(output, pairs.tokens, unknown, self.codebook, self.weights, decode, distance)
-        if second:
-            terms = {name: self.second.pairs * term for name, term in terms.items()}
-        terms |= self._on_policy(output, pairs, unknown, second)
-        if self.matching is not None and second:
-            terms["frechet"] = self._frechet(output, pairs, unknown, finished)
-        idle = torch.zeros((), device=self.device)
-        if self.world > 1 and not self.weights.cross_entropy:
-            idle = idle + 0 * output.logits.sum()
-        if self.world > 1 and not (self.weights.regression or self.weights.perceptual):
-            idle = idle + 0 * output.codes.sum()
-        return terms, idle
-
-    def _on_policy(self, output: StudentOutput, pairs: Pairs, unknown: Tensor, second: bool) -> dict[str, Tensor]:
-        """The terms that need the teacher's view of the student's own tokens (`dd.on_policy`)."""
-        task, own_prefix = self.task, self.config.losses.own_prefix * (self.second.pairs if second else 1)
-        score = self.second.score if second else 0
-        if not (own_prefix or score):
-            return {}
-        own, terms = own_tokens(output, pairs.tokens, unknown), {}
-        with autocast(self.config.precision, self.device.type):
-            view = teacher_view(self.teacher, own, pairs.condition, task.filters)
-        if own_prefix:
-            loss = own_prefix_loss(output, pairs.noise, view, unknown, self.codes, task.solver)
-            terms["own_prefix"] = own_prefix * loss
-        if score:
-            assert self.shadow is not None
-            with autocast(self.config.precision, self.device.type):
-                learnt = self.shadow(own, pairs.condition)
-            terms["score"] = score * score_loss(output, view, learnt, unknown)
-            terms["shadow"] = shadow_loss(learnt, own, unknown)
-        return terms
-
-    def _predict(
-        self, model: Callable[..., StudentOutput], pairs: Pairs, finished: Tensor
-    ) -> tuple[StudentOutput, Tensor]:
-        """The model's output at trajectory points (B,), and which positions (B, L) are to be predicted."""
-        x = student_input(self.task, pairs, finished, self.codebook)
-        with autocast(self.config.precision, self.device.type):
-            output = model(x, finished, pairs.condition)
-        return output, ~known(finished, self.teacher.groups)
 
     def _log(self, done: int) -> dict[str, float]:
         """Look at the steps since the last look. Raises DDError if one of them went wrong."""
@@ -379,8 +221,8 @@ class _Run:
             for start in range(0, rows, self.config.batch):
                 part = pairs.take(slice(start, start + self.config.batch))
                 finished = torch.full((len(part),), point, dtype=torch.int64, device=self.device)
-                output, unknown = self._predict(self.bare, part, finished)
-                terms = distillation_loss(output, part.tokens, unknown, self.codebook, LossWeights())
+                output, unknown = self.objective.predict(self.bare, part, finished)
+                terms = distillation_loss(output, part.tokens, unknown, self.task.teacher.codebook, LossWeights())
                 right = (output.logits.argmax(-1) == part.tokens)[unknown].float().mean()
                 accuracy += right.item() * len(part) / rows
                 loss += terms["cross_entropy"].item() * len(part) / rows
@@ -393,8 +235,7 @@ class _Run:
                 "model": self.bare.state_dict(),
                 "optimizers": [o.state_dict() for o in self.optimizers],
                 "ema": self.ema.state_dict(),
-                "matching": {} if self.matching is None else self.matching.state_dict(),
-                "shadow": {} if self.bare_shadow is None else self.bare_shadow.state_dict(),
+                **{name: part.state_dict() for name, part in self.objective.parts().items()},
             }
             record = {
                 "identity": self.identity,
@@ -442,10 +283,8 @@ class _Run:
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
             self.ema.load_state_dict(state["ema"])
-            if self.matching is not None:
-                self.matching.load_state_dict(state["matching"])
-            if self.bare_shadow is not None:
-                self.bare_shadow.load_state_dict(state["shadow"])
+            for name, part in self.objective.parts().items():
+                part.load_state_dict(state[name])
         except (ValueError, KeyError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise DDError(f"{self.checkpoint} is of another student ({reason}): delete it") from error

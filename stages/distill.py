@@ -33,12 +33,14 @@ from dd.metrics.classifier import SmallClassifier
 from dd.metrics.probe import Probe, open_probe
 from dd.models.base import Filters, Groups, Student, Teacher
 from dd.models.registry import build_student, build_teacher, student_config
+from dd.objective import check_timesteps
 from dd.pairs import ShardPairs
 from dd.progress import progress
 from dd.shard_plan import MANIFEST
 from dd.shards import Rows, Shards, open_shards
 from dd.students import materialise_student, save_student_dir
-from dd.training import Curves, Outcome, Task, check_timesteps, this_process, train
+from dd.task import Curves, Task
+from dd.training import Outcome, this_process, train
 from dd.weights import load_teacher_dir, read_info
 
 log = logging.getLogger(__name__)

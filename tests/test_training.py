@@ -12,7 +12,9 @@ from dd.errors import DDError
 from dd.files import publish, recover
 from dd.matching import Appearance
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
-from dd.training import Outcome, Pairs, Task, train, trajectory_points
+from dd.objective import trajectory_points
+from dd.task import Pairs, Task
+from dd.training import Outcome, train
 from tests.tiny import Cycle, settings, tiny_pairs, tiny_student, tiny_teacher
 
 FAMILIES = ("llamagen", "var")

@@ -14,7 +14,7 @@ from dd.models.registry import build_student, build_teacher, student_config
 from dd.noise import noise
 from dd.safeload import save_tensors
 from dd.shard_plan import finish, to_table, write_shard
-from dd.training import Pairs
+from dd.task import Pairs
 from dd.trajectory import trajectory
 from dd.weights import read_info
 from stages.trajectories import make_plan

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dd.config import DistillConfig
     from dd.models.base import Groups, Student, Teacher
     from dd.shards import Shards
-    from dd.training import Pairs, PairSource
+    from dd.task import Pairs, PairSource
 
 MODELS = ("llamagen-fashion", "var-fashion")
 # Second trajectory point, as a share of the groups.
@@ -91,7 +91,8 @@ def measure(model: str, teacher: Teacher, student: Student, config: DistillConfi
 
     from dd.pairs import ShardPairs
     from dd.precision import uses_bf16
-    from dd.training import Task, this_process, train
+    from dd.task import Task
+    from dd.training import this_process, train
 
     device = this_process().device
     teacher = teacher.to(device)
@@ -163,9 +164,9 @@ def bare_loop(student: Student, teacher: Teacher, pairs: Pairs, config: DistillC
     import torch
     from torch.nn.functional import cross_entropy
 
+    from dd.objective import trajectory_points
     from dd.optim import build_optimizers
     from dd.precision import autocast
-    from dd.training import trajectory_points
 
     device = pairs.noise.device
     optimizers = build_optimizers(student, config.lr, config.muon_lr, config.weight_decay, config.betas)

@@ -23,7 +23,7 @@ SEED = 2_147_483_629  # of the probe's noise: that of no trajectories and of no 
 
 @dataclass(frozen=True)
 class Probe:
-    """One-step samples of the averaged student against the protocol's reference, for `dd.training.Task.probe`.
+    """One-step samples of the averaged student against the protocol's reference, for `dd.task.Task.probe`.
 
     The same noise every time, and no random generator: training goes on as if nobody had looked. Few images bias the
     distance upwards, so it bears its own name (`fd_500`) and is compared with itself only.
