@@ -15,7 +15,6 @@ from dd.scenes import COLOURS, REGIONS, Random, Scene, Thing, random_numbers
 
 SIZE = 64  # of a picture, in pixels
 NORMAL, SMALL = 28, 19  # of an item, in pixels
-JITTER = 2  # pixels that a thing may lie off its place, either way
 BACKGROUND = (240, 238, 233)
 # The brightest shade of each colour.
 PAINT = {
@@ -64,14 +63,17 @@ def places(thing: Thing, size: int) -> list[tuple[int, int]]:
     return [(x - half, y), (x + half, y)]
 
 
-def render(scene: Scene, pools: Sequence[np.ndarray], seed: int, index: int) -> np.ndarray:
-    """A scene as (64, 64, 3) uint8. pools: photographs (n, H, W) uint8 of every item, some of which it takes."""
+def render(scene: Scene, pools: Sequence[np.ndarray], seed: int, index: int, jitter: int = 0) -> np.ndarray:
+    """A scene as (64, 64, 3) uint8. pools: photographs (n, H, W) uint8 of every item, some of which it takes.
+
+    jitter: pixels that a thing may lie off its place, either way.
+    """
     random = random_numbers(seed, index, stream=1)
     canvas = np.empty((SIZE, SIZE, 3), np.float32)
     canvas[:] = BACKGROUND
     for thing in scene.things:
         size = SMALL if thing.small else NORMAL
-        move = random.integers(-JITTER, JITTER + 1, 2)
+        move = random.integers(-jitter, jitter + 1, 2)
         for x, y in places(thing, size):
             _lay(canvas, _photograph(pools[thing.item], random), COLOURS[thing.colour], size, np.array((x, y)) + move)
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)

@@ -78,6 +78,18 @@ def test_things_lie_where_the_caption_says():
         assert abs(columns.mean() - x) < 4
 
 
+def test_jitter_moves_things_by_no_more_than_it_says():
+    thing = Thing(REGIONS.index("centre"), 6, COLOURS.index("black"))
+
+    def corner(index, jitter):
+        image = scene_images.render(scenes.Scene((thing,), ""), POOLS, 0, index, jitter)
+        return tuple(axis.min() for axis in np.nonzero(image.sum(2) < 400))
+
+    (still,) = {corner(i, 0) for i in range(20)}
+    moved = {tuple(np.subtract(corner(i, 2), still)) for i in range(200)}
+    assert {y for y, _ in moved} == {x for _, x in moved} == {-2, -1, 0, 1, 2}
+
+
 def test_two_and_small():
     def covered(**more):
         thing = Thing(REGIONS.index("top"), 6, COLOURS.index("black"), **more)

@@ -19,6 +19,7 @@ TRAIN = {"epochs": 2, "batch": 8, "lr": 0.01, "warmup": 1}
 PARAMS = {
     "datasets": {"mine": {"source": "folder", "folder": "pictures", "image_size": 8, "test_share": 0.25}},
     "extractors": {"mine": {"dataset": "mine", "channels": [8, 8, 16], "blocks": [0, 0, 1], "train": TRAIN}},
+    "references": {"mine": {"dataset": "mine"}},
     "tokenizers": {
         "mine": {
             "dataset": "mine",
@@ -163,8 +164,10 @@ def test_a_name_that_is_not_there(project):
 
 
 def test_a_reference_needs_its_extractor():
-    with pytest.raises(ValidationError, match=r"references\.mine: expected an extractor 'mine' of data set other"):
-        Zoo.model_validate({**PARAMS, "references": {"mine": {"dataset": "other"}}})
+    for name, dataset in (("mine", "other"), ("other", "mine")):
+        message = rf"references\.{name}: expected an extractor '{name}' and a data set {dataset}"
+        with pytest.raises(ValidationError, match=message):
+            Zoo.model_validate({**PARAMS, "references": {name: {"dataset": dataset}}})
 
 
 def test_every_measuring_extractor_has_a_reference_and_no_other():

@@ -50,7 +50,7 @@ def scene_images(folder: Path, train: ImageSet, count: int = 5000) -> dict[str, 
 
 
 def main(name: str) -> str:
-    settings = pick(load_settings().extractors, "extractor", name)
+    settings = pick(load_settings().references, "reference", name)
     test = load_images(HERE / "data" / settings.dataset / "test")
     target = HERE / name / "reference.safetensors"
     made = build_reference(

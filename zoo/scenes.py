@@ -45,12 +45,14 @@ def layout(things: tuple[scenes.Thing, ...]) -> int:
 LAYOUTS = (*scenes.REGIONS, *("-".join(pair) for pair in scenes.RELATIONS))
 
 
-def make_split(split: scenes.Split, count: int, seed: int, pools: list[np.ndarray], folder: Path) -> None:
+def make_split(
+    split: scenes.Split, count: int, seed: int, pools: list[np.ndarray], folder: Path, jitter: int = 0
+) -> None:
     """Write one split."""
     drawn = [scenes.draw_scene(seed, index, split) for index in range(count)]
     images = np.empty((count, SIZE, SIZE, 3), np.uint8)
     for index in progress(range(count), unit="scenes", label=f"scenes {split}"):
-        images[index] = render(drawn[index], pools, seed, index)
+        images[index] = render(drawn[index], pools, seed, index, jitter)
     labels = np.array([layout(scene.things) for scene in drawn], dtype=np.int64)
     save_images(folder, ImageSet(images, labels, LAYOUTS))
     facts = np.stack([scenes.attributes(scene.things) for scene in drawn])
@@ -70,7 +72,7 @@ def make(settings: SceneSettings, target: Path) -> dict[str, int]:
     for number, (split, count) in enumerate(sizes.items()):
         photographs = load_images(HERE / "data" / settings.dataset / split)
         pools = clear_photographs(photographs, classifier, settings.photographs, settings.surely)
-        make_split(split, count, settings.seed + number, pools, target / split)
+        make_split(split, count, settings.seed + number, pools, target / split, settings.jitter)
     return {str(split): count for split, count in sizes.items()}
 
 

@@ -38,6 +38,7 @@ class SceneSettings(Section):
     test: PositiveInt
     photographs: PositiveInt = Field(description="of each item, at most")
     surely: float = Field(0.9, ge=0, lt=1)
+    jitter: int = Field(0, ge=0, description="pixels that a thing may lie off its place, either way")
     seed: int = Field(0, ge=0)
 
 
@@ -68,7 +69,8 @@ class Extractor(Section):
 
 
 class Reference(Section):
-    """Statistics of a data set's test images, by the extractor of the reference's own name."""
+    """Statistics of a data set's test images, by the extractor of the reference's own name (trained on that set or on
+    a wider one)."""
 
     dataset: str
 
@@ -94,6 +96,7 @@ class TeacherSettings(Section):
     text_encoder: str | None = Field(None, description="of a text-to-image teacher: an encoder of dd.text_encoder")
     config: dict[str, Any] = Field(description="the transformer's own configuration")
     train: Training
+    compile: bool = Field(False, description="torch.compile: faster after a minute or two, needs a C++ compiler")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of conditions that are left out, for guidance")
     filters: dict[str, float] = Field({}, description="guidance and filters it is best sampled with")
 
@@ -109,8 +112,10 @@ class Zoo(Section):
     @model_validator(mode="after")
     def _check(self) -> Zoo:
         for name, reference in self.references.items():
-            if name not in self.extractors or self.extractors[name].dataset != reference.dataset:
-                raise ValueError(f"references.{name}: expected an extractor '{name}' of data set {reference.dataset}")
+            if name not in self.extractors or reference.dataset not in {**self.datasets, **self.scenes}:
+                raise ValueError(
+                    f"references.{name}: expected an extractor '{name}' and a data set {reference.dataset}"
+                )
         return self
 
 

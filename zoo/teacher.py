@@ -91,6 +91,7 @@ def train(settings: TeacherSettings, teacher: Teacher, data: TokenSet, identity:
     per_epoch = len(data.tokens) // run.batch
     order: dict[int, Tensor] = {}
     teacher.tokenizer.requires_grad_(False)
+    predict = torch.compile(teacher.logits) if settings.compile else teacher.logits
 
     def loss_of(step: int) -> dict[str, Tensor]:
         epoch, place = divmod(step, per_epoch)
@@ -104,7 +105,7 @@ def train(settings: TeacherSettings, teacher: Teacher, data: TokenSet, identity:
         draw = torch.rand(len(rows), generator=torch.Generator().manual_seed(run.seed + 7919 * step + 1))
         condition = drop(teacher, data.condition(rows), draw < settings.label_dropout)
         with autocast("auto"):
-            logits = teacher.logits(tokens, condition)
+            logits = predict(tokens, condition)
         return {"cross_entropy": F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten())}
 
     fit(teacher.get_submodule("transformer"), loss_of, int(run.epochs * per_epoch), run, identity, "teacher")
