@@ -52,6 +52,19 @@ def git(root: Path, *arguments: str) -> None:
     subprocess.run(["git", *who, *arguments], cwd=root, check=True, capture_output=True)
 
 
+# ------------------------------------------------------------------------------------------------- what is committed
+
+
+def test_readme_and_report_show_the_committed_results():
+    root = Path(__file__).resolve().parent.parent
+    rows = collect(root)
+    published = published_rows(sorted({row["family"] for row in rows}))
+    assert (root / "report" / "table.md").read_text() == render([*rows, *published], "markdown")
+    shown = (root / "README.md").read_text().split("<!-- results: begin -->")[1].split("<!-- results: end -->")[0]
+    asked = collect(root, ["llamagen-fashion", "t2i-fashion", "var-fashion"])
+    assert shown.strip() == render(asked, "markdown").strip()
+
+
 # ---------------------------------------------------------------------------------------------------------- numbers
 
 

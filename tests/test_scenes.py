@@ -7,6 +7,7 @@ import torch
 from dd import scene_images, scenes
 from dd.metrics.reader import all_right
 from dd.scenes import COLOURS, ITEMS, REGIONS, Thing
+from zoo import scenes as zoo_scenes
 
 POOLS = [np.full((3, 28, 28), 0, np.uint8) for _ in ITEMS]
 for pool in POOLS:
@@ -115,3 +116,21 @@ def test_a_picture_is_right_only_if_all_of_it_is():
     assert all_right(logits, wanted, (3, 2, 2)).tolist() == [True, True]
     logits[1, 6] = 2
     assert all_right(logits, wanted, (3, 2, 2)).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(("name", "copied"), [("scenes", 2), ("scenes-moved", 0)])
+def test_captions_are_laid_out_for_experiments_where_a_teacher_draws_them(monkeypatch, tmp_path, name, copied):
+    """Every experiment depends on all of captions/: a file that none of them reads would make them stale."""
+
+    def make(_, target):
+        for split in ("train", "test"):
+            (target / split).mkdir(parents=True)
+            (target / split / "captions.parquet").write_bytes(b"captions")
+        return {"train": 1, "test": 1}
+
+    (tmp_path / "zoo" / "data").mkdir(parents=True)
+    (tmp_path / "captions").mkdir()
+    monkeypatch.setattr(zoo_scenes, "HERE", tmp_path / "zoo")
+    monkeypatch.setattr(zoo_scenes, "make", make)
+    zoo_scenes.main(name)
+    assert len(list((tmp_path / "captions").iterdir())) == copied

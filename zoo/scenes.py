@@ -1,7 +1,8 @@
 """Captioned scenes (dd.scenes) from the photographs of another data set -> zoo/data/<name>/{train,test}:
 
-packed images (dd.data; the labels are layouts), attributes.npy (what a reader should find) and captions.parquet, also
-copied to captions/<name>-<split>.parquet for those who have no images. Test scenes are made of test photographs.
+packed images (dd.data; the labels are layouts), attributes.npy (what a reader should find) and captions.parquet. The
+captions of what a text-to-image teacher draws also go to captions/<name>-<split>.parquet, where experiments find them.
+Test scenes are made of test photographs.
 """
 
 from __future__ import annotations
@@ -77,13 +78,15 @@ def make(settings: SceneSettings, target: Path) -> dict[str, int]:
 
 
 def main(name: str) -> str:
-    settings = pick(load_settings().scenes, "scene data set", name)
+    zoo = load_settings()
+    settings = pick(zoo.scenes, "scene data set", name)
     target = HERE / "data" / name
     scratch = target.with_name(f".{name}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)
     sizes = make(settings, scratch)
     publish(scratch, target)
-    for split in sizes:
+    drawn = {zoo.tokenizers[teacher.tokenizer].dataset for teacher in zoo.teachers.values() if teacher.text_encoder}
+    for split in sizes if name in drawn else ():  # any other file in captions/ would make every experiment stale
         with atomic_path(HERE.parent / "captions" / f"{name}-{split}.parquet") as copy:
             shutil.copyfile(target / split / "captions.parquet", copy)
     return f"wrote zoo/data/{name}: {', '.join(f'{v} {k} scenes' for k, v in sizes.items())}"
