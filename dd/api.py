@@ -9,6 +9,7 @@ scenes = dd.load("t2i-fashion").sample(prompts=["two black boots above a green b
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -85,6 +86,7 @@ class Model:
         n: int | None = None,
         steps: Steps = 1,
         seed: int = 0,
+        noise_scale: float = 1.0,
         batch: int = 250,
     ) -> NDArray[np.uint8]:
         """Draw images, (N, H, W, 3) uint8.
@@ -93,8 +95,9 @@ class Model:
         model is to draw, in turn; a long one is cut, with a warning. n: number of images, default one per class or
         prompt. steps: 1 or 2 evaluations of the student, or the groups it starts from (such as [0, 16]), or "teacher".
         seed: image i is a function of (seed, i) and its class alone, so different `steps` draw comparable images.
-        Raises DDError for a class that does not exist, an empty prompt, a negative n, steps that the student was not
-        trained for.
+        noise_scale: standard deviation of the student's noise; above 1 images vary more (docs/evaluation.md).
+        Raises DDError for a class that does not exist, an empty prompt, a negative n, a scale that is not above 0,
+        steps that the student was not trained for.
         """
         wanted = self._indices(classes) if prompts is None and self.text_encoder is None else None
         conditions = self._classes(wanted) if wanted is not None else self._prompts(prompts, classes)
@@ -103,7 +106,9 @@ class Model:
             raise DDError(f"n: expected a number of images, 0 or more, got {n}")
         if batch < 1:
             raise DDError(f"batch: expected at least 1, got {batch}")
-        sampler = TeacherSampler(name="teacher") if steps == "teacher" else self._student_sampler(steps)
+        if not 0 < noise_scale < math.inf:
+            raise DDError(f"noise_scale: expected a number above 0, got {noise_scale:g}")
+        sampler = TeacherSampler(name="teacher") if steps == "teacher" else self._student_sampler(steps, noise_scale)
         drawer = Drawer(self.teacher, conditions, self.filters, seed, self.student, None, self.solver)
         if reason := drawer.missing(sampler):
             raise DDError(f"{self.name}: {reason} (dvc repro distill@{self.name}), or draw with the teacher")
@@ -140,18 +145,19 @@ class Model:
     def _by_name(self) -> dict[str, int]:
         return {name.lower(): index for index, name in reversed(list(enumerate(self.classes)))}
 
-    def _student_sampler(self, steps: int | str | Sequence[int]) -> StudentSampler:
+    def _student_sampler(self, steps: int | str | Sequence[int], noise_scale: float) -> StudentSampler:
         if isinstance(steps, str):
             raise DDError(f"steps: expected a number of evaluations, a list of groups, or 'teacher', got '{steps}'")
+        sampler = StudentSampler(name="dd", split=self.split, noise_scale=noise_scale)
         if not isinstance(steps, int):
-            return StudentSampler(name="dd", steps=tuple(steps), split=self.split)
+            return sampler.model_copy(update={"steps": tuple(steps)})
         if not 1 <= steps <= len(self.timesteps):
             points = ", ".join(map(str, self.timesteps))
             raise DDError(
                 f"steps: this student was trained from the points {points}, so it draws in 1..{len(self.timesteps)} "
                 f"steps, got {steps}; name other points as a list, or say 'teacher'"
             )
-        return StudentSampler(name="dd", steps=tuple(sorted(self.timesteps)[:steps]), split=self.split)
+        return sampler.model_copy(update={"steps": tuple(sorted(self.timesteps)[:steps])})
 
     def _classes(self, wanted: Tensor) -> InTurn:
         device = self.teacher.codebook.device

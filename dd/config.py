@@ -201,6 +201,7 @@ class StudentSampler(_Sampler):
     name: Literal["dd"]
     steps: tuple[int, ...] = (0,)
     split: int | None = Field(None, ge=0)
+    noise_scale: float = Field(1.0, gt=0, description="standard deviation of its noise: above 1 for more variety")
 
 
 class TeacherInvolvedSampler(_Sampler):

@@ -94,6 +94,7 @@ def test_an_image_is_a_function_of_seed_index_and_class(project):
     assert np.array_equal(images, model.sample(["hat", "bag"], n=6, seed=3, batch=2))
     assert np.array_equal(images[:2], model.sample([0, 2], seed=3))
     assert not np.array_equal(images, model.sample(["hat", "bag"], n=6, seed=4))
+    assert not np.array_equal(images, model.sample(["hat", "bag"], n=6, seed=3, noise_scale=2.0))
 
 
 @pytest.mark.parametrize("steps", [1, 2, [0, 2, 7], "teacher"])
@@ -109,6 +110,8 @@ def test_all_ways_to_draw(project, steps):
         ({"classes": 3}, "class: expected an index in 0..2 or a name, got 3"),
         ({"classes": []}, "classes: expected at least one, got an empty list"),
         ({"n": -1}, "n: expected a number of images, 0 or more, got -1"),
+        ({"noise_scale": 0.0}, "noise_scale: expected a number above 0, got 0"),
+        ({"noise_scale": float("nan")}, "noise_scale: expected a number above 0, got nan"),
         ({"batch": 0}, "batch: expected at least 1, got 0"),
         ({"steps": 3}, "steps: this student was trained from the points 0, 4, so it draws in 1..2 steps, got 3"),
         ({"steps": 0}, "so it draws in 1..2 steps, got 0"),
@@ -177,6 +180,7 @@ def test_sample_command_writes_a_grid(project, monkeypatch, capsys, tmp_path):
         (["sample", "toi"], "error: no experiment or student 'toi'; did you mean toy?"),
         (["sample", "toy", "--class", "boot"], "error: no class 'boot' in toy; there are hat, shoe, bag"),
         (["sample", "toy", "--n", "-3"], "error: --n: expected at least 1 image, got -3"),
+        (["sample", "toy", "--noise-scale", "-1"], "error: --noise-scale: expected a number above 0, got -1"),
         (["sample", "toy", "--steps", "fast"], "error: --steps: expected a number, groups such as 0,16, or 'teacher'"),
         (["sample", "toy", "--out", "grid.jpg"], "error: --out: expected a name that ends in .png, got grid.jpg"),
         (["report"], "error: expected results/<experiment>/rows.json, found none"),

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dd import config
-from dd.metrics.draw import Drawer, class_conditions
+from dd import config, sampling
+from dd.metrics.draw import Drawer, class_conditions, sampler_label
 from dd.models.base import Filters
 from tests.tiny import CLASSES, tiny_student, tiny_teacher
 
@@ -52,6 +52,17 @@ def test_one_evaluation_less_where_the_first_step_is_known(make, monkeypatch):
     assert calls == ["student"] * 2
     drawer.codes(TWO, INDICES + 5)  # other images
     assert calls == ["student"] * 4
+
+
+def test_scaled_noise(make):
+    """A scale is that of the noise and of nothing else, and rows of different scales do not share a beginning."""
+    drawer, wide = make(), TWO.model_copy(update={"noise_scale": 1.5})
+    codes = [drawer.codes(sampler, INDICES) for sampler in (TWO, wide)]
+    condition, e = drawer.conditions.condition(INDICES), drawer._noise(INDICES)
+    for scale, found in zip((1.0, 1.5), codes, strict=True):
+        assert torch.equal(found, sampling.sample(drawer.student, drawer.codebook, scale * e, condition, (0, 2)))
+    assert not torch.equal(*codes)
+    assert [sampler_label(sampler) for sampler in (TWO, wide)] == ["dd 0,2", "dd 0,2 noise 1.5"]
 
 
 def test_timing_shares_nothing(make, monkeypatch):

@@ -29,6 +29,9 @@ def sample(
         int | None, typer.Option(help="Number of images. [default: 10, or one per class if more; one per prompt]")
     ] = None,
     seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) and its class alone.", min=0)] = 0,
+    noise_scale: Annotated[
+        float, typer.Option(help="Standard deviation of the student's noise: above 1 for more variety.")
+    ] = 1.0,
     out: Annotated[Path, typer.Option(help="The grid, a PNG.")] = Path("grid.png"),
     columns: Annotated[int, typer.Option(help="Images in a row.", min=1)] = 10,
 ) -> None:
@@ -36,6 +39,8 @@ def sample(
     wanted = parse_steps(steps)
     if n is not None and n < 1:
         raise DDError(f"--n: expected at least 1 image, got {n}")
+    if not noise_scale > 0:
+        raise DDError(f"--noise-scale: expected a number above 0, got {noise_scale:g}")
     if out.suffix.lower() != ".png":
         raise DDError(f"--out: expected a name that ends in .png, got {out.name}")
     from dd.api import load, save_grid
@@ -44,7 +49,7 @@ def sample(
     names = prompts or ([] if model.text_encoder else model.class_names(classes))
     started = time.perf_counter()
     count = n or (len(names) if prompts else max(10, len(names)))
-    images = model.sample(classes, prompts=prompts, n=count, steps=wanted, seed=seed)
+    images = model.sample(classes, prompts=prompts, n=count, steps=wanted, seed=seed, noise_scale=noise_scale)
     seconds = time.perf_counter() - started
     titles = [prompts[i % len(prompts)] for i in range(count)] if prompts else None
     save_grid(images, out, columns, titles=titles)

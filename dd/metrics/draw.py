@@ -164,7 +164,8 @@ class Drawer:
                 return self._once("teacher", indices, lambda: self._teacher(indices, draw, condition))
             case config.StudentSampler():
                 assert self.student is not None
-                e, begun = self._noise(indices), None if timed else self._first_step(sampler.split, indices)
+                e = self._noise(indices, sampler.noise_scale)
+                begun = None if timed else self._first_step(sampler.split, indices, sampler.noise_scale)
                 return sampling.sample(self.student, self.codebook, e, condition, sampler.steps, sampler.split, begun)
             case config.TeacherInvolvedSampler():
                 assert self.student is not None
@@ -197,12 +198,12 @@ class Drawer:
                 )
         raise DDError(f"sampler {sampler.name} draws nothing: it is a floor")
 
-    def _first_step(self, split: int | None, indices: Tensor) -> Tensor:
+    def _first_step(self, split: int | None, indices: Tensor, scale: float = 1.0) -> Tensor:
         """(B, L, C): one step of the student, which several steps begin with."""
         assert self.student is not None
-        student, condition, e = self.student, self.conditions.condition(indices), self._noise(indices)
+        student, condition, e = self.student, self.conditions.condition(indices), self._noise(indices, scale)
         return self._once(
-            f"student {split}",
+            f"student {split} {scale}",
             indices,
             lambda: sampling.sample(student, self.codebook, e, condition, split=split),
         )
@@ -256,8 +257,8 @@ class Drawer:
             self.teacher.advance(state, tokens[-1])
         return self.codebook[torch.cat(tokens, 1)]
 
-    def _noise(self, indices: Tensor) -> Tensor:
-        return noise(self.seed, indices, self.teacher.groups.length, self.codebook.shape[1]).to(self.device)
+    def _noise(self, indices: Tensor, scale: float = 1.0) -> Tensor:
+        return scale * noise(self.seed, indices, self.teacher.groups.length, self.codebook.shape[1]).to(self.device)
 
     def _generator(self, indices: Tensor) -> torch.Generator:
         """Random numbers of a batch: a function of the seed and its first index."""
@@ -288,7 +289,8 @@ def sampler_label(sampler: config.Sampler) -> str:
     match sampler:
         case config.StudentSampler():
             split = "" if sampler.split is None else f" split {sampler.split}"
-            return f"dd {','.join(map(str, sampler.steps))}{split}"
+            noise = "" if sampler.noise_scale == 1 else f" noise {sampler.noise_scale:g}"
+            return f"dd {','.join(map(str, sampler.steps))}{split}{noise}"
         case config.TeacherInvolvedSampler():
             quirk = ", unmasked prefix" if sampler.unmasked_prefix else ""
             return f"dd+teacher {','.join(map(str, sampler.steps))} from {sampler.teacher_start}{quirk}"
