@@ -211,6 +211,7 @@ class TeacherInvolvedSampler(_Sampler):
     steps: tuple[int, ...]
     teacher_start: int = Field(ge=0)
     split: int | None = Field(None, ge=0)
+    noise_scale: float = Field(1.0, gt=0, description="standard deviation of the student's noise, not of the map's")
     unmasked_prefix: bool = Field(False, description="VAR: the prefix as the authors' released code takes it in")
 
 

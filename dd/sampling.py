@@ -98,11 +98,13 @@ def sample_with_teacher(
     split: int | None = None,
     solver: Solver | None = None,
     begun: Tensor | None = None,
+    noise_scale: float = 1.0,
 ) -> Tensor:
     """Few steps, but before the last one the teacher draws groups [teacher_start, steps[-1]) again.
 
     The teacher draws through the map from the same noise, so that the result stays a function of the noise (the
-    authors draw at random; the distribution is the same). begun: as in `sample`. Returns (B, L, C).
+    authors draw at random; the distribution is the same). noise_scale: standard deviation of the student's noise, the
+    map's is 1. begun: as in `sample`. Returns (B, L, C).
     """
     check_steps(steps, len(student.groups))
     if len(steps) < 2:
@@ -110,7 +112,8 @@ def sample_with_teacher(
     if not 0 <= teacher_start < steps[-1]:
         raise DDError(f"teacher_start must lie in 0..{steps[-1] - 1} (before the last step), got {teacher_start}")
     codebook, groups = teacher.codebook, student.groups
-    x = sample(student, codebook, noise, condition, steps[:-1], split, begun) if teacher_start else noise
+    wide = noise_scale * noise
+    x = sample(student, codebook, wide, condition, steps[:-1], split, begun) if teacher_start else wide
     prefix = nearest_code(x[:, : groups.starts[teacher_start]], codebook)
     state = teacher.start(condition, filters, prefix)
     drawn = [prefix]
@@ -118,8 +121,8 @@ def sample_with_teacher(
         drawn.append(map_group(teacher, state, noise[:, groups.slice(group)], solver))
         teacher.advance(state, drawn[-1])
     known_codes = codebook[torch.cat(drawn, 1)]
-    x = torch.cat([known_codes, noise[:, known_codes.shape[1] :]], 1)
-    return _evaluate(student, codebook, x, noise, condition, steps[-1], split)
+    x = torch.cat([known_codes, wide[:, known_codes.shape[1] :]], 1)
+    return _evaluate(student, codebook, x, wide, condition, steps[-1], split)
 
 
 @torch.no_grad()

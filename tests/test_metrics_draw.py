@@ -37,11 +37,10 @@ def count_calls(drawer: Drawer, monkeypatch) -> list[str]:
 
 
 def test_a_shared_beginning_changes_nothing(make):
-    alone = {sampler.name + str(i): make().codes(sampler, INDICES) for i, sampler in enumerate((ONE, TWO, INVOLVED))}
+    scaled = [sampler.model_copy(update={"noise_scale": 1.5}) for sampler in (ONE, TWO, INVOLVED)]
     shared = make()
-    together = {s.name + str(i): shared.codes(s, INDICES) for i, s in enumerate((ONE, TWO, INVOLVED))}
-    for name, codes in together.items():
-        assert torch.equal(codes, alone[name])
+    for sampler in (ONE, TWO, INVOLVED, *scaled):
+        assert torch.equal(shared.codes(sampler, INDICES), make().codes(sampler, INDICES))
 
 
 def test_one_evaluation_less_where_the_first_step_is_known(make, monkeypatch):
@@ -63,6 +62,16 @@ def test_scaled_noise(make):
         assert torch.equal(found, sampling.sample(drawer.student, drawer.codebook, scale * e, condition, (0, 2)))
     assert not torch.equal(*codes)
     assert [sampler_label(sampler) for sampler in (TWO, wide)] == ["dd 0,2", "dd 0,2 noise 1.5"]
+
+
+def test_scaled_noise_leaves_the_map_alone(make):
+    """Where the teacher draws all that is kept, only what the student adds to it changes."""
+    drawer, kept = make(), INVOLVED.model_copy(update={"teacher_start": 0})
+    plain, wide = (drawer.codes(kept.model_copy(update={"noise_scale": s}), INDICES) for s in (1.0, 1.5))
+    begun = drawer.teacher.groups.starts[2]
+    assert torch.equal(plain[:, :begun], wide[:, :begun])
+    assert not torch.equal(plain, wide)
+    assert sampler_label(kept.model_copy(update={"noise_scale": 1.5})) == "dd+teacher 0,2 from 0 noise 1.5"
 
 
 def test_timing_shares_nothing(make, monkeypatch):

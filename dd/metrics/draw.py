@@ -181,7 +181,8 @@ class Drawer:
                         self.filters,
                         sampler.split,
                         self.solver,
-                        None if alone else self._first_step(sampler.split, indices),
+                        None if alone else self._first_step(sampler.split, indices, sampler.noise_scale),
+                        sampler.noise_scale,
                     )
             case config.SkipSampler() | config.OneStepSampler():
                 assert self.baseline is not None
@@ -198,7 +199,7 @@ class Drawer:
                 )
         raise DDError(f"sampler {sampler.name} draws nothing: it is a floor")
 
-    def _first_step(self, split: int | None, indices: Tensor, scale: float = 1.0) -> Tensor:
+    def _first_step(self, split: int | None, indices: Tensor, scale: float) -> Tensor:
         """(B, L, C): one step of the student, which several steps begin with."""
         assert self.student is not None
         student, condition, e = self.student, self.conditions.condition(indices), self._noise(indices, scale)
@@ -289,11 +290,15 @@ def sampler_label(sampler: config.Sampler) -> str:
     match sampler:
         case config.StudentSampler():
             split = "" if sampler.split is None else f" split {sampler.split}"
-            noise = "" if sampler.noise_scale == 1 else f" noise {sampler.noise_scale:g}"
-            return f"dd {','.join(map(str, sampler.steps))}{split}{noise}"
+            return f"dd {','.join(map(str, sampler.steps))}{split}{_noise_label(sampler.noise_scale)}"
         case config.TeacherInvolvedSampler():
             quirk = ", unmasked prefix" if sampler.unmasked_prefix else ""
-            return f"dd+teacher {','.join(map(str, sampler.steps))} from {sampler.teacher_start}{quirk}"
+            wide = _noise_label(sampler.noise_scale)
+            return f"dd+teacher {','.join(map(str, sampler.steps))} from {sampler.teacher_start}{wide}{quirk}"
         case config.SkipSampler():
             return f"skip-{sampler.n}"
     return sampler.name
+
+
+def _noise_label(scale: float) -> str:
+    return "" if scale == 1 else f" noise {scale:g}"
