@@ -87,7 +87,8 @@ def test_a_stopped_run_leaves_nothing_and_is_taken_up(toy: Toy, number: signal.S
 
 
 def test_one_place_on_the_accelerator(toy: Toy) -> None:
-    toy.control(distill_toy_a={"pause": 0.3}, distill_toy_b={"pause": 0.3})
+    # Long enough that a busy machine starts the second one while the first still works.
+    toy.control(distill_toy_a={"pause": 1.0}, distill_toy_b={"pause": 1.0})
     output = toy.run("distill", "-S", "distill.lr=0.5", "--verbose")
     assert "waiting for the accelerator (distill@toy-" in output
     first = toy.log()[0].split()[0]
