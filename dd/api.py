@@ -99,16 +99,14 @@ class Model:
         Raises DDError for a class that does not exist, an empty prompt, a negative n, a scale that is not above 0,
         steps that the student was not trained for.
         """
-        wanted = self._indices(classes) if prompts is None and self.text_encoder is None else None
-        conditions = self._classes(wanted) if wanted is not None else self._prompts(prompts, classes)
-        n = conditions.count if n is None else n
-        if n < 0:
+        if n is not None and n < 0:
             raise DDError(f"n: expected a number of images, 0 or more, got {n}")
         if batch < 1:
             raise DDError(f"batch: expected at least 1, got {batch}")
-        if not 0 < noise_scale < math.inf:
-            raise DDError(f"noise_scale: expected a number above 0, got {noise_scale:g}")
-        sampler = TeacherSampler(name="teacher") if steps == "teacher" else self._student_sampler(steps, noise_scale)
+        sampler = self._sampler(steps, noise_scale)
+        wanted = self._indices(classes) if prompts is None and self.text_encoder is None else None
+        conditions = self._classes(wanted) if wanted is not None else self._prompts(prompts, classes)
+        n = conditions.count if n is None else n
         drawer = Drawer(self.teacher, conditions, self.filters, seed, self.student, None, self.solver)
         if reason := drawer.missing(sampler):
             raise DDError(f"{self.name}: {reason} (dvc repro distill@{self.name}), or draw with the teacher")
@@ -145,19 +143,27 @@ class Model:
     def _by_name(self) -> dict[str, int]:
         return {name.lower(): index for index, name in reversed(list(enumerate(self.classes)))}
 
-    def _student_sampler(self, steps: int | str | Sequence[int], noise_scale: float) -> StudentSampler:
+    def _sampler(self, steps: Steps | str, noise_scale: float) -> StudentSampler | TeacherSampler:
+        if not 0 < noise_scale < math.inf:
+            raise DDError(f"noise_scale: expected a number above 0, got {noise_scale:g}")
+        if steps == "teacher":
+            if noise_scale != 1:
+                raise DDError(f"noise_scale: the teacher's noise is always 1, got {noise_scale:g}; leave it out")
+            return TeacherSampler(name="teacher")
+        return StudentSampler(name="dd", steps=self._points(steps), split=self.split, noise_scale=noise_scale)
+
+    def _points(self, steps: int | str | Sequence[int]) -> tuple[int, ...]:
         if isinstance(steps, str):
             raise DDError(f"steps: expected a number of evaluations, a list of groups, or 'teacher', got '{steps}'")
-        sampler = StudentSampler(name="dd", split=self.split, noise_scale=noise_scale)
         if not isinstance(steps, int):
-            return sampler.model_copy(update={"steps": tuple(steps)})
+            return tuple(steps)
         if not 1 <= steps <= len(self.timesteps):
             points = ", ".join(map(str, self.timesteps))
             raise DDError(
                 f"steps: this student was trained from the points {points}, so it draws in 1..{len(self.timesteps)} "
                 f"steps, got {steps}; name other points as a list, or say 'teacher'"
             )
-        return sampler.model_copy(update={"steps": tuple(sorted(self.timesteps)[:steps])})
+        return tuple(sorted(self.timesteps)[:steps])
 
     def _classes(self, wanted: Tensor) -> InTurn:
         device = self.teacher.codebook.device

@@ -112,6 +112,7 @@ def test_all_ways_to_draw(project, steps):
         ({"n": -1}, "n: expected a number of images, 0 or more, got -1"),
         ({"noise_scale": 0.0}, "noise_scale: expected a number above 0, got 0"),
         ({"noise_scale": float("nan")}, "noise_scale: expected a number above 0, got nan"),
+        ({"steps": "teacher", "noise_scale": 1.1}, "noise_scale: the teacher's noise is always 1, got 1.1"),
         ({"batch": 0}, "batch: expected at least 1, got 0"),
         ({"steps": 3}, "steps: this student was trained from the points 0, 4, so it draws in 1..2 steps, got 3"),
         ({"steps": 0}, "so it draws in 1..2 steps, got 0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,7 +40,7 @@ def sample(
     wanted = parse_steps(steps)
     if n is not None and n < 1:
         raise DDError(f"--n: expected at least 1 image, got {n}")
-    if not noise_scale > 0:
+    if not 0 < noise_scale < math.inf:
         raise DDError(f"--noise-scale: expected a number above 0, got {noise_scale:g}")
     if out.suffix.lower() != ".png":
         raise DDError(f"--out: expected a name that ends in .png, got {out.name}")

@@ -165,7 +165,7 @@ class Drawer:
             case config.StudentSampler():
                 assert self.student is not None
                 e = self._noise(indices, sampler.noise_scale)
-                begun = None if timed else self._first_step(sampler.split, indices, sampler.noise_scale)
+                begun = None if timed else self._first_step(sampler, indices)
                 return sampling.sample(self.student, self.codebook, e, condition, sampler.steps, sampler.split, begun)
             case config.TeacherInvolvedSampler():
                 assert self.student is not None
@@ -181,7 +181,7 @@ class Drawer:
                         self.filters,
                         sampler.split,
                         self.solver,
-                        None if alone else self._first_step(sampler.split, indices, sampler.noise_scale),
+                        None if alone else self._first_step(sampler, indices),
                         sampler.noise_scale,
                     )
             case config.SkipSampler() | config.OneStepSampler():
@@ -199,12 +199,13 @@ class Drawer:
                 )
         raise DDError(f"sampler {sampler.name} draws nothing: it is a floor")
 
-    def _first_step(self, split: int | None, indices: Tensor, scale: float) -> Tensor:
+    def _first_step(self, begins: config.StudentSampler | config.TeacherInvolvedSampler, indices: Tensor) -> Tensor:
         """(B, L, C): one step of the student, which several steps begin with."""
         assert self.student is not None
-        student, condition, e = self.student, self.conditions.condition(indices), self._noise(indices, scale)
+        student, condition, split = self.student, self.conditions.condition(indices), begins.split
+        e = self._noise(indices, begins.noise_scale)
         return self._once(
-            f"student {split} {scale}",
+            f"student {split} {begins.noise_scale}",
             indices,
             lambda: sampling.sample(student, self.codebook, e, condition, split=split),
         )
