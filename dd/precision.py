@@ -7,12 +7,14 @@ measures.
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Literal
 
 import torch
 
+log = logging.getLogger(__name__)
 Precision = Literal["bf16", "fp32", "auto"]
 
 
@@ -30,8 +32,15 @@ def has_bf16(device: str = "cpu") -> bool:
 
 
 def uses_bf16(precision: Precision, device: str = "cpu") -> bool:
-    """Does `precision` mean bf16 here ("auto": where the machine has it)?"""
-    return precision == "bf16" or (precision == "auto" and has_bf16(device))
+    """Does `precision` mean bf16 here? "auto" and "bf16" do where the machine has it; "bf16" says so where not."""
+    if precision == "bf16" and not has_bf16(device):
+        _warn_once(device)
+    return precision != "fp32" and has_bf16(device)
+
+
+@lru_cache
+def _warn_once(device: str) -> None:
+    log.warning("precision bf16: this %s has no native bfloat16, float32 is used instead", device)
 
 
 def autocast(precision: Precision, device: str = "cpu") -> AbstractContextManager:

@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from dd.optim import EMA, build_optimizers, cosine, set_rate
+from dd.optim import EMA, Muon, build_optimizers, cosine, set_rate
+from dd.precision import autocast
 
 
 class Net(nn.Module):
@@ -118,3 +120,47 @@ def test_training_with_both_reaches_a_low_loss():
         for optimizer in optimizers:
             optimizer.step()
     assert last < 0.1 * first
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (24, 48), (48, 24)])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_muon_is_torchs_muon(monkeypatch, shape, bf16):
+    monkeypatch.setattr("dd.optim.has_bf16", lambda device: bf16)
+    torch.manual_seed(0)
+    start = torch.randn(shape)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    mine = Muon([ours], lr=0.02, weight_decay=0.1)
+    other = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for _ in range(5):
+        gradient = torch.randn(shape)
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        mine.step()
+        other.step()
+    if bf16:
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    moved = (theirs - start).norm()
+    assert (ours - theirs).norm() < 0.02 * moved
+    other.load_state_dict({**other.state_dict(), "state": mine.state_dict()["state"]})
+
+
+def test_no_bf16_product_on_a_cpu_without_it(monkeypatch):
+    monkeypatch.setattr("dd.precision.has_bf16", lambda device: False)
+    monkeypatch.setattr("dd.optim.has_bf16", lambda device: False)
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            tensors = [x for x in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+            seen.extend(str(func) for x in tensors if x.dtype == torch.bfloat16)
+            return func(*args, **(kwargs or {}))
+
+    model, tokens = Net(), torch.arange(5)
+    optimizers = build_optimizers(model, 1e-3, muon_lr=0.01)
+    with Watch():
+        for precision in ("auto", "bf16"):
+            with autocast(precision):
+                loss = model(tokens).square().mean()
+            loss.backward()
+            for optimizer in optimizers:
+                optimizer.step()
+    assert not seen
