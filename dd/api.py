@@ -21,15 +21,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dd import zoo
+from dd.checkpoints import zoo
+from dd.checkpoints.students import load_student, load_student_dir, read_student_info
+from dd.checkpoints.teachers import load_teacher, load_teacher_dir, read_info
 from dd.config import Experiment, StudentSampler, TeacherSampler, load_experiment, load_params, project_root
 from dd.errors import DDError
-from dd.flow import Solver
-from dd.metrics.draw import Conditions, Drawer
+from dd.flow.grid import Solver
 from dd.metrics.images import to_uint8
 from dd.models.base import Filters, Student, Teacher
-from dd.students import load_student, load_student_dir, read_student_info
-from dd.weights import load_teacher, load_teacher_dir, read_info
+from dd.sampling.image_sampler import Conditions, Drawer
 
 Steps = int | Literal["teacher"] | Sequence[int]
 
@@ -65,7 +65,7 @@ class Model:
 
     classes: their names, by index. timesteps: the trajectory points that the student was trained on, in groups.
     split: groups before it use the student's logits, the others its continuous head; None: logits everywhere.
-    text_encoder: what encodes prompts for a text-to-image teacher (`dd.text_encoder`); None: it draws from classes.
+    text_encoder: what encodes prompts for a text-to-image teacher (`dd.text.encoders`); None: it draws from classes.
     """
 
     name: str
@@ -180,7 +180,7 @@ class Model:
         if classes is not None or not texts:
             got = "classes" if classes is not None else "none"
             raise DDError(f"{self.name} draws from prompts: expected at least one (--prompt), got {got}")
-        from dd.text_encoder import open_encoder
+        from dd.text.encoders import open_encoder
 
         config, device = self.teacher.get_submodule("transformer").config, self.teacher.codebook.device
         encoder = open_encoder(self.text_encoder, config.caption_dim, device)  # type: ignore[union-attr, arg-type]
@@ -253,7 +253,7 @@ def save_grid(
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    from dd.files import atomic_path
+    from dd.system.files import atomic_path
 
     if not len(images):
         raise DDError("expected at least one image to write, got none")

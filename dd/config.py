@@ -45,7 +45,7 @@ class TeacherConfig(Section):
 
 
 class SolverConfig(Section):
-    """Settings of the noise-to-token map (`dd.flow.Solver`); part of a shard's identity."""
+    """Settings of the noise-to-token map (`dd.flow.map.Solver`); part of a shard's identity."""
 
     first: float = Field(0.2, gt=0, le=1)
     ratio: float = Field(1.18, gt=1, le=1.3)

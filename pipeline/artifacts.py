@@ -53,7 +53,7 @@ _quiet_until = [0.0]
 
 
 class Progress:
-    """One progress bar of the UI, fed with the own count (dd/progress.py) of a stage or a sweep's point."""
+    """One progress bar of the UI, fed with the own count (dd/system/progress.py) of a stage or a sweep's point."""
 
     artifact: UUID | None
 

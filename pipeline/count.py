@@ -1,4 +1,4 @@
-"""A stage's own count of its work (dd/progress.py) in words and per cent."""
+"""A stage's own count of its work (dd/system/progress.py) in words and per cent."""
 
 from typing import Any
 

@@ -25,7 +25,7 @@ DEATHS = 10  # of workers that had one shard, before the shard is to blame; spot
 @task(name="shard", task_run_name="shard {number}", cache_policy=NO_CACHE, persist_result=False)
 def shard(job: Any, number: int) -> int:
     """One shard, in a worker that keeps its teacher for the next one."""
-    from dd.shard_maker import make_shard  # torch: only where shards are made
+    from dd.trajectories.worker import make_shard  # torch: only where shards are made
 
     return make_shard(job, number)
 
@@ -39,7 +39,7 @@ def shards(experiment: str, job: Any, missing: list[int]) -> Iterator[int]:
 
 
 def make(job: Any, missing: list[int]) -> Iterator[int]:
-    """The missing shards of a dd.shard_maker.Job, as they come."""
+    """The missing shards of a dd.trajectories.worker.Job, as they come."""
     experiment = job.teacher_dir.parent.name
     named = shards.with_options(task_runner=runner(), flow_run_name=f"shards of {experiment}")
     with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS}):

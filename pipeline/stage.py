@@ -16,7 +16,7 @@ from pipeline.graph import Plan, Stage
 
 Kind = Literal["ran", "restored", "unchanged", "failed", "skipped"]
 Line = Callable[[str], None]
-Progress = Callable[[dict[str, Any]], None]  # gets a stage's own count (dd/progress.py)
+Progress = Callable[[dict[str, Any]], None]  # gets a stage's own count (dd/system/progress.py)
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 SCRATCH = Path(".dvc", "tmp", "dd")  # ignored by git and dvc; one per working tree, so its locks are as well
@@ -94,8 +94,8 @@ class _Output:
 def run(root: Path, stage: Stage, options: Options, line: Line, progress: Progress | None = None) -> Outcome:
     """Bring one stage up to date; its needs must be already.
 
-    `line` gets each line of output, `progress` the stage's own count whenever it changes (see dd/progress.py). A stage
-    that waits for DVC's locks, or says that its failure is temporary, is tried again; any other failure is final.
+    `line` gets each line of output, `progress` the stage's own count whenever it changes (see dd/system/progress.py). A
+    stage that waits for DVC's locks, or says that its failure is temporary, is tried again; any other failure is final.
 
     Raises process.StoppedError when the run is stopped.
     """

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
+import argparse
 import shutil
-import time
 
 from dd.config import project_root
-from dd.errors import DDError
-from dd.files import explained, publish, write_text
 from dd.report.collect import collect
 from dd.report.figures import quality_figure, save_figure
 from dd.report.page import render_page
 from dd.report.table import published_rows, render
-
-log = logging.getLogger(__name__)
+from dd.system.entry import run_stage
+from dd.system.files import publish, write_text
 
 
 def main() -> str:
@@ -32,11 +29,4 @@ def main() -> str:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    started = time.monotonic()
-    try:
-        with explained():
-            done = main()
-    except DDError as error:
-        raise SystemExit(f"error: {error}") from None
-    log.info("%s (%.0f s)", done, time.monotonic() - started)
+    run_stage(lambda arguments: main(), argparse.ArgumentParser(description=__doc__))

@@ -6,19 +6,16 @@ teacher.json beside them: sizes, class names, hashes, where they came from. Ever
 
 from __future__ import annotations
 
-import argparse
-import logging
 import shutil
-import time
 from pathlib import Path
 from typing import Literal
 
-from dd import config, zoo
-from dd.errors import DDError, TemporaryError
-from dd.files import explained, publish
-from dd.weights import TeacherInfo
-
-log = logging.getLogger(__name__)
+from dd import config
+from dd.checkpoints import teachers, zoo
+from dd.checkpoints.teachers import TeacherInfo
+from dd.errors import DDError
+from dd.system.entry import run_stage, stage_parser
+from dd.system.files import publish
 
 
 def add_captions(experiment: config.Experiment, info: TeacherInfo, root: Path, folder: Path) -> None:
@@ -29,7 +26,7 @@ def add_captions(experiment: config.Experiment, info: TeacherInfo, root: Path, f
         raise DDError(f"teacher {info.name} draws from {kind}: set condition and teacher.captions accordingly")
     if files is None:
         return
-    from dd.captions import caption_file, copy_captions
+    from dd.text.captions import caption_file, copy_captions
 
     splits: dict[Literal["train", "test"], str] = {"train": files.train, "test": files.test}
     for split, file in splits.items():
@@ -49,7 +46,7 @@ def main(name: str) -> str:
     scratch = root / "work" / config.fingerprint("teacher", name, settings.name, settings.path)
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        info = zoo.materialise(settings.name, scratch, settings.path)
+        info = teachers.materialise(settings.name, scratch, settings.path)
         add_captions(experiment, info, root, scratch)
         publish(scratch, root / "data" / name / "teacher")
     finally:
@@ -58,16 +55,4 @@ def main(name: str) -> str:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiment", help="a key of `experiments` in params.yaml")
-    arguments, started = parser.parse_args(), time.monotonic()
-    try:
-        with explained():
-            done = main(arguments.experiment)
-    except TemporaryError as error:
-        log.error("error: %s", error)
-        raise SystemExit(error.status) from None
-    except DDError as error:
-        raise SystemExit(f"error: {error}") from None
-    log.info("%s (%.0f s)", done, time.monotonic() - started)
+    run_stage(lambda arguments: main(arguments.name), stage_parser(__doc__))

@@ -1,7 +1,8 @@
 """The fault table: `python -m tests.faults [--random 100] [--out docs/faults.md]`.
 
-Every fault is met by `dd.hub.fetch` against a server on loopback; the table says what came out of it, with the error's
-own words. `--random` adds that many random sequences of faults, to look for a wrong file under the final name.
+Every fault is met by `dd.checkpoints.hub.fetch` against a server on loopback; the table says what came out of it,
+with the error's own words. `--random` adds that many random sequences of faults, to look for a wrong file under the
+final name.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from types import SimpleNamespace
 
 from huggingface_hub import constants, file_download
 
-from dd import hub
+from dd.checkpoints import hub
+from dd.checkpoints.hub import HubFile, fetch, local_path
 from dd.errors import DDError
-from dd.hub import HubFile, fetch, local_path
 from tests.hub_server import Hub
 
 CONTENT = bytes(range(256)) * 2048
@@ -129,7 +130,7 @@ def main() -> None:
     parser.add_argument("--random", type=int, default=100)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    logging.getLogger("dd.hub").setLevel(logging.ERROR)
+    logging.getLogger("dd.checkpoints.hub").setLevel(logging.ERROR)
     constants.HF_HUB_DOWNLOAD_TIMEOUT = 0.5
     constants.DOWNLOAD_CHUNK_SIZE = 1 << 16
     file_download.time = SimpleNamespace(sleep=lambda _: None)  # type: ignore[assignment]  # its pauses of a second
@@ -149,7 +150,8 @@ def main() -> None:
     if arguments.out:
         head = "# Downloads under faults\n\nMade by `python -m tests.faults --random {} --out {}`: {}\n\n"
         about = (
-            '`dd.hub.fetch` against a server on loopback that misbehaves. "Requests" counts those for the file itself.'
+            "`dd.checkpoints.hub.fetch` against a server on loopback that misbehaves. "
+            '"Requests" counts those for the file itself.'
         )
         arguments.out.write_text(head.format(arguments.random, arguments.out, about) + text, encoding="utf-8")
     if counts["WRONG"] or any("WRONG" in line for line in lines):

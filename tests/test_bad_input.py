@@ -11,11 +11,12 @@ import pytest
 import torch
 import yaml
 
-from dd import files, zoo
+from dd.checkpoints import teachers
+from dd.checkpoints.safe import save_tensors
+from dd.checkpoints.teachers import read_info
 from dd.errors import DDError
-from dd.files import explained, publish
-from dd.safeload import save_tensors
-from dd.weights import read_info
+from dd.system import files
+from dd.system.files import explained, publish
 from tests.tiny import write_project
 
 STAGES = ("teacher", "trajectories", "distill", "evaluate")
@@ -38,7 +39,7 @@ def change(root: Path, section: str, **values) -> None:
 def refused(monkeypatch: pytest.MonkeyPatch, stage: str, experiment: str = "toy") -> str:
     """The one line that `python -m stages.STAGE EXPERIMENT` ends with."""
     monkeypatch.setattr(sys, "argv", [f"stages/{stage}.py", experiment])
-    monkeypatch.setattr("dd.machine.tune_cpu", lambda: None)
+    monkeypatch.setattr("dd.system.machine.tune_cpu", lambda: None)
     monkeypatch.delitem(sys.modules, f"stages.{stage}", raising=False)
     with pytest.raises(SystemExit) as end:
         runpy.run_module(f"stages.{stage}", run_name="__main__")
@@ -107,7 +108,7 @@ def test_a_disk_that_refuses_the_second_file(project, monkeypatch, number, said)
     monkeypatch.setattr(files.os, "replace", replace)
     assert re.match(f"error: {said}", refused(monkeypatch, "teacher"))
     assert tree(project) - before <= {"work"}
-    zoo.load_teacher_dir(project / "data" / "toy" / "teacher")  # what stood there is whole
+    teachers.load_teacher_dir(project / "data" / "toy" / "teacher")  # what stood there is whole
 
 
 def test_a_failed_publication_brings_back_what_was_there(tmp_path, monkeypatch):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from dd import zoo
-from dd.cli import app
-from dd.commands import bench_sampling
+from dd.bench import sampling as bench_sampling
+from dd.checkpoints import zoo
+from dd.cli.main import app
 from dd.errors import DDError
 from dd.models.base import Filters, Teacher
 from dd.models.layers import store_in_bf16

@@ -6,11 +6,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from dd import zoo
-from dd.cli import app
-from dd.commands import bench_map
-from dd.flow import Codes, map_noise
-from dd.noise import noise
+from dd.bench import map_accuracy as bench_map
+from dd.checkpoints import zoo
+from dd.cli.main import app
+from dd.flow.map import Codes, map_noise
+from dd.trajectories.noise import noise
 from tests.codebooks import peaked, random_codebook
 from tests.toy_project import make_project
 

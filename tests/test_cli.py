@@ -10,12 +10,13 @@ import yaml
 from PIL import Image
 
 import dd
-from dd import cli, zoo
-from dd.commands.sample import parse_steps
+from dd.checkpoints import zoo
+from dd.checkpoints.safe import save_tensors
+from dd.checkpoints.students import save_student_dir
+from dd.cli import main as cli
+from dd.cli.sample import parse_steps
 from dd.errors import DDError
 from dd.models.registry import build_student, student_config
-from dd.safeload import save_tensors
-from dd.students import save_student_dir
 from tests.toy_project import make_project, tiny_teacher
 
 
@@ -221,7 +222,7 @@ def test_steps_as_text():
 
 
 def test_shards_commands(tmp_path, monkeypatch, capsys):
-    from stages import trajectories
+    from dd.trajectories import stage as trajectories
 
     monkeypatch.setenv("DD_ROOT", str(tmp_path))
     make_project(tmp_path)

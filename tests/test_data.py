@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dd import data
+from dd.datasets import folder as data
 from dd.errors import DDError
 from zoo.dataset import FASHION_FILES, fashion_mnist, own_folder
 from zoo.settings import Dataset

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dd import sampling
 from dd.models.base import Filters
 from dd.models.llamagen import student as llamagen_student
 from dd.models.registry import build_student, build_teacher, student_config
-from dd.trajectory import sample
+from dd.sampling import samplers as sampling
+from dd.trajectories.trajectory import sample
 from tests.tiny import tiny_teacher
 
 V, C, SIDES, B = 512, 16, (1, 2, 3), 4

@@ -14,8 +14,9 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from dd.errors import DDError
-from dd.flow import Codes, Solver, map_noise, posterior, velocity
-from dd.noise import noise
+from dd.flow.grid import Solver
+from dd.flow.map import Codes, map_noise, posterior, velocity
+from dd.trajectories.noise import noise
 from tests.codebooks import close_codebook, peaked, random_codebook
 
 

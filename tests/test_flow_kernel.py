@@ -9,10 +9,10 @@ import pytest
 CHECK = """
 import math
 import torch
-from dd import flow_kernel
-from dd.flow import Codes, map_noise
-from dd.flow_kernel import posterior_mean, usable
-from dd.noise import noise
+from dd.flow import kernel as flow_kernel
+from dd.flow.map import Codes, map_noise
+from dd.flow.kernel import posterior_mean, usable
+from dd.trajectories.noise import noise
 from tests.codebooks import peaked, random_codebook
 
 generator = torch.Generator().manual_seed(0)
@@ -46,6 +46,6 @@ def test_the_fused_kernel_equals_the_plain_version():
 def test_on_a_cpu_the_plain_version_runs():
     import torch
 
-    from dd.flow_kernel import usable
+    from dd.flow.kernel import usable
 
     assert os.environ.get("TRITON_INTERPRET") == "1" or not usable(torch.zeros(2, 8))

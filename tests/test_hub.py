@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dd import hub
+from dd.checkpoints import hub
+from dd.checkpoints.hub import HubFile, fetch, local_path, recorded, verify
 from dd.errors import DDError, TemporaryError
-from dd.hub import HubFile, fetch, local_path, recorded, verify
 from tests.hub_server import COMMIT, Hub
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -109,7 +109,7 @@ def test_resumed_by_another_process(server):
     server.always = "slow:5"
     code = (
         "from huggingface_hub import constants; constants.DOWNLOAD_CHUNK_SIZE = 1 << 16;"
-        "from dd.hub import fetch, HubFile; fetch(HubFile('someone/models', 'weights/model.pth'))"
+        "from dd.checkpoints.hub import fetch, HubFile; fetch(HubFile('someone/models', 'weights/model.pth'))"
     )
     child = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"HF_HUB_DOWNLOAD_TIMEOUT": "30"})
     try:

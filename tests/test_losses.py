@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dd.losses import LossWeights, distillation_loss, mean_over
+from dd.distillation.losses import LossWeights, distillation_loss, mean_over
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
 from dd.models.base import StudentOutput
 from tests.tiny import C, V, tiny_teacher

@@ -5,13 +5,13 @@ from functools import cache
 import pytest
 import torch
 
-from dd import zoo
-from dd.commands.bench_map import classes_of, exact_map
-from dd.commands.bench_sampling import teacher_filters
-from dd.flow import map_noise
+from dd.bench.map_accuracy import classes_of, exact_map
+from dd.bench.sampling import teacher_filters
+from dd.checkpoints import teachers, zoo
+from dd.flow.map import map_noise
 from dd.models.base import Teacher
-from dd.noise import noise
-from dd.trajectory import balanced_classes, sample, trajectory
+from dd.trajectories.noise import noise
+from dd.trajectories.trajectory import balanced_classes, sample, trajectory
 
 TOKENS = 25_600
 SHIPPED = [n for n, entry in zoo.entries().items() if entry.shipped and entry.kind == "teacher" and entry.classes]
@@ -19,7 +19,7 @@ SHIPPED = [n for n, entry in zoo.entries().items() if entry.shipped and entry.ki
 
 @cache
 def load(name: str) -> Teacher:
-    return zoo.load_teacher(name)
+    return teachers.load_teacher(name)
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dd.matching import Appearance, FrechetLoss, MatchingLoss, shifted, straight_through
+from dd.distillation.frechet import Appearance, FrechetLoss, MatchingLoss, shifted, straight_through
 from dd.metrics.distances import frechet_by_eigenvalues
 from dd.metrics.moments import Gaussian
 from dd.models.base import StudentOutput

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from dd import config, sampling
-from dd.metrics.draw import Drawer, class_conditions, sampler_label
+from dd import config
 from dd.models.base import Filters
+from dd.sampling import samplers as sampling
+from dd.sampling.image_sampler import Drawer, class_conditions, sampler_label
 from tests.tiny import CLASSES, tiny_student, tiny_teacher
 
 TEACHER = config.TeacherSampler(name="teacher")

@@ -10,16 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from dd.commands.bench_evaluation import measure
+from dd.bench.evaluation import measure
 from dd.errors import DDError
-from dd.metrics import distances, evaluate
+from dd.evaluation import measure as evaluate
+from dd.evaluation.folder import clean_fid_of_folder
+from dd.evaluation.measure import Evaluation, open_evaluation
+from dd.metrics import distances
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
-from dd.metrics.evaluate import Evaluation, open_evaluation
-from dd.metrics.extractor import ClassifierExtractor, MissingWeights, TorchScriptExtractor, open_extractor
-from dd.metrics.folder import clean_fid_of_folder
+from dd.metrics.extractors import ClassifierExtractor, TorchScriptExtractor, open_extractor
+from dd.metrics.features import MissingWeights
 from dd.metrics.images import RgbBatches, image_files, load_npz, read_images, to_uint8, write_npz, write_pngs
 from dd.metrics.protocols import protocol
-from dd.metrics.reference import Reference, build_reference, load_reference
+from dd.metrics.references import Reference, build_reference, load_reference
 
 N, CLASSES, SIZE = 240, 4, 8
 TOY = protocol("fd-toy")
@@ -388,7 +390,7 @@ def test_clean_fids_folder_path_gives_the_same_distance(evaluation: Evaluation, 
 
 
 def test_bench_measures_both_paths(extractor: ClassifierExtractor, reference: Reference, monkeypatch):
-    monkeypatch.setattr("dd.metrics.evaluate.open_extractor", lambda *args: extractor)
+    monkeypatch.setattr("dd.evaluation.measure.open_extractor", lambda *args: extractor)
     monkeypatch.setattr("dd.metrics.protocols.Protocol.reference_path", lambda *args: reference.path)
     ours, theirs = measure(40, "fd-toy", 16, 2, 0)
     assert ours["distance"] == pytest.approx(theirs["distance"], rel=1e-3)

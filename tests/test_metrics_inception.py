@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dd.errors import DDError
-from dd.metrics.extractor import open_extractor
+from dd.metrics.extractors import open_extractor
 from dd.metrics.inception import (
     _torch_fidelity_network,
     _without_initialisation,

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import stages.distill as stage
+from dd.checkpoints.safe import load_tensors
+from dd.distillation import stage
+from dd.distillation.validation import Probe, open_probe
 from dd.errors import DDError
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
-from dd.metrics.extractor import ClassifierExtractor
-from dd.metrics.probe import Probe, open_probe
-from dd.metrics.reference import build_reference
-from dd.safeload import load_tensors
+from dd.metrics.extractors import ClassifierExtractor
+from dd.metrics.references import build_reference
 from tests.tiny import tiny_student, tiny_teacher, write_params, write_project
 
 PROBE = {"every": 8, "images": 20, "protocol": "fd-toy"}

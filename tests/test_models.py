@@ -8,15 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dd.codebook import nearest_code
 from dd.errors import DDError
-from dd.flow import map_noise
+from dd.flow.map import map_noise
 from dd.models.base import Filters
 from dd.models.cache import KVCache
+from dd.models.codebook import nearest_code
 from dd.models.layers import FlowLogits
 from dd.models.registry import build_student, build_teacher, build_tokenizer, student_config
 from dd.models.var.tokenizer import phi_indices
-from dd.text import Captions, left_pad
+from dd.text.conditions import Captions, left_pad
 
 SCALES = (1, 2, 3, 4, 5)
 V, CLASSES, B = 40, 7, 3

@@ -10,7 +10,7 @@ from scipy import stats
 from scipy.special import ndtri
 
 from dd.errors import DDError
-from dd.noise import _normal, noise, philox, uniform
+from dd.trajectories.noise import _normal, noise, philox, uniform
 
 
 def words(values: tuple[int, ...]) -> tuple[np.ndarray, ...]:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from dd.flow import Codes
+from dd.distillation.on_policy import CLIP, Shadow, own_prefix_loss, own_tokens, score_loss, shadow_loss, teacher_view
+from dd.flow.map import Codes
 from dd.models.base import Filters, StudentOutput
-from dd.on_policy import CLIP, Shadow, own_prefix_loss, own_tokens, score_loss, shadow_loss, teacher_view
 from tests.tiny import V, tiny_pairs, tiny_teacher
 
 

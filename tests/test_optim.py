@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dd.optim import EMA, Muon, build_optimizers, cosine, set_rate
-from dd.precision import autocast
+from dd.distillation.optimizers import EMA, Muon, build_optimizers, cosine, set_rate
+from dd.system.precision import autocast
 
 
 class Net(nn.Module):
@@ -125,7 +125,7 @@ def test_training_with_both_reaches_a_low_loss():
 @pytest.mark.parametrize("shape", [(24, 24), (24, 48), (48, 24)])
 @pytest.mark.parametrize("bf16", [False, True])
 def test_muon_is_torchs_muon(monkeypatch, shape, bf16):
-    monkeypatch.setattr("dd.optim.has_bf16", lambda device: bf16)
+    monkeypatch.setattr("dd.distillation.optimizers.has_bf16", lambda device: bf16)
     torch.manual_seed(0)
     start = torch.randn(shape)
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
@@ -144,8 +144,8 @@ def test_muon_is_torchs_muon(monkeypatch, shape, bf16):
 
 
 def test_no_bf16_product_on_a_cpu_without_it(monkeypatch):
-    monkeypatch.setattr("dd.precision.has_bf16", lambda device: False)
-    monkeypatch.setattr("dd.optim.has_bf16", lambda device: False)
+    monkeypatch.setattr("dd.system.precision.has_bf16", lambda device: False)
+    monkeypatch.setattr("dd.distillation.optimizers.has_bf16", lambda device: False)
     seen = []
 
     class Watch(TorchDispatchMode):

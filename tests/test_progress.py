@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import dd.progress
-from dd.progress import progress
+import dd.system.progress
+from dd.system.progress import progress
 
 
 def test_iterating_writes_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,8 +32,8 @@ def test_counting_a_total_and_first_state(tmp_path: Path, monkeypatch: pytest.Mo
 def test_log_line_without_a_terminal(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.delenv("DD_PROGRESS_FILE", raising=False)
     monkeypatch.setenv("CI", "1")
-    monkeypatch.setattr(dd.progress, "LOG_EVERY", 0.0)
-    with caplog.at_level(logging.INFO, logger="dd.progress"), progress(4, unit="steps", label="distill") as bar:
+    monkeypatch.setattr(dd.system.progress, "LOG_EVERY", 0.0)
+    with caplog.at_level(logging.INFO, logger="dd.system.progress"), progress(4, unit="steps", label="distill") as bar:
         bar.update(1, loss=2.0)
     assert caplog.messages[0].startswith("distill: 1/4 steps, ")
     assert caplog.messages[0].endswith("loss 2")

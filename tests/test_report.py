@@ -15,7 +15,7 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from dd.commands.report import report
+from dd.cli.report import report
 from dd.errors import DDError
 from dd.report import figures
 from dd.report.collect import collect, compare, render_comparison, rows_at

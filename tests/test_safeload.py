@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from dd.checkpoints.safe import atomic_path, load_tensors, read_metadata, save_tensors, sha256_file
 from dd.errors import DDError
-from dd.safeload import atomic_path, load_tensors, read_metadata, save_tensors, sha256_file
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2])}
 

@@ -4,11 +4,20 @@ import pytest
 import torch
 from torch import nn
 
-from dd.codebook import nearest_code
 from dd.errors import DDError
 from dd.models.base import Filters, Groups, StudentOutput
-from dd.sampling import check_steps, final_codes, final_predict, known, one_shot, perturb, sample, sample_with_teacher
-from dd.trajectory import trajectory
+from dd.models.codebook import nearest_code
+from dd.sampling.samplers import (
+    check_steps,
+    final_codes,
+    final_predict,
+    known,
+    one_shot,
+    perturb,
+    sample,
+    sample_with_teacher,
+)
+from dd.trajectories.trajectory import trajectory
 from tests.tiny import CLASSES, C, V, tiny_pairs, tiny_student, tiny_teacher
 
 FAMILIES = ("llamagen", "var")

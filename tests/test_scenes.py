@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from dd import scene_images, scenes
-from dd.metrics.reader import all_right
-from dd.scenes import COLOURS, ITEMS, REGIONS, Thing
+from dd.datasets import scene_images, scenes
+from dd.datasets.scenes import COLOURS, ITEMS, REGIONS, Thing
+from dd.evaluation.scene_reader import all_right
 from zoo import scenes as zoo_scenes
 
 POOLS = [np.full((3, 28, 28), 0, np.uint8) for _ in ITEMS]

@@ -19,15 +19,15 @@ import torch
 from filelock import FileLock
 
 from dd import config
+from dd.checkpoints.teachers import load_teacher_dir, read_info
 from dd.errors import DDError
-from dd.flow import Solver
+from dd.flow.grid import Solver
 from dd.models.base import Filters
-from dd.noise import noise
-from dd.shard_plan import ShardPlan, finish, finished, to_table, write_shard
-from dd.shards import open_shards
-from dd.trajectory import trajectory
-from dd.weights import load_teacher_dir, read_info
-from stages import trajectories
+from dd.trajectories import stage as trajectories
+from dd.trajectories.noise import noise
+from dd.trajectories.plan import ShardPlan, finish, finished, to_table, write_shard
+from dd.trajectories.reader import open_shards
+from dd.trajectories.trajectory import trajectory
 from tests.toy_project import make_project
 
 PLAN = ShardPlan(100, 20, 32, 8, 5, 10, 16, 4, "a" * 64, "b" * 64, Filters(1.5), Solver())
@@ -170,7 +170,7 @@ def test_resuming_continues_at_the_exact_row(tmp_path, given):
 
 
 def test_the_reader_holds_no_more_than_its_buffer(tmp_path, monkeypatch):
-    from dd import shards as module
+    from dd.trajectories import reader as module
 
     sizes = []
     join = module.Rows.join

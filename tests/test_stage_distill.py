@@ -12,13 +12,14 @@ import pytest
 import torch
 from filelock import FileLock
 
-import stages.distill as stage
-from dd import config, zoo
+from dd import config
+from dd.checkpoints import zoo
+from dd.checkpoints.students import load_student_dir
+from dd.checkpoints.teachers import read_info
+from dd.distillation import stage
+from dd.distillation.batches import ShardPairs
 from dd.errors import DDError
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
-from dd.pairs import ShardPairs
-from dd.students import load_student_dir
-from dd.weights import read_info
 from tests.tiny import write_params, write_project, write_shards
 
 MODULE = ["-m", "stages.distill", "toy"]

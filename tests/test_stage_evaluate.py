@@ -9,22 +9,23 @@ import pytest
 import torch
 import yaml
 
-from dd import config, zoo
+from dd import config
+from dd.checkpoints import teachers, zoo
+from dd.checkpoints.safe import save_tensors
+from dd.checkpoints.students import save_student_dir
+from dd.checkpoints.teachers import load_teacher_dir
 from dd.errors import DDError
+from dd.evaluation import stage as evaluate
+from dd.evaluation.export import export
+from dd.evaluation.rows import COLUMNS, fill_ratios, make_row
 from dd.metrics import distances
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
-from dd.metrics.draw import sampler_label
-from dd.metrics.export import export
-from dd.metrics.extractor import ClassifierExtractor
+from dd.metrics.extractors import ClassifierExtractor
 from dd.metrics.images import image_files
-from dd.metrics.open import open_drawer
-from dd.metrics.reference import build_reference
-from dd.metrics.rows import COLUMNS, fill_ratios, make_row
+from dd.metrics.references import build_reference
 from dd.models.registry import build_student, build_teacher, student_config
-from dd.safeload import save_tensors
-from dd.students import save_student_dir
-from dd.weights import load_teacher_dir
-from stages import evaluate
+from dd.sampling.experiment import open_drawer
+from dd.sampling.image_sampler import sampler_label
 
 CODES = {"codebook_size": 16, "codebook_dim": 4, "z_channels": 32, "ch": 32, "ch_mult": [1, 1], "latent": 2}
 GPT = {"n_layer": 1, "n_head": 2, "dim": 16, "vocab_size": 16, "block_size": 4, "num_classes": 3, "ffn_multiple": 16}
@@ -68,7 +69,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     more = {"tokenizer": "tiny-tokenizer", "classes": ("hat", "shoe", "bag"), "config": GPT}
     zoo.register("tiny", "teacher", folder / "transformer.safetensors", **more, **common)
     teacher_dir = tmp_path / "data" / "toy" / "teacher"
-    zoo.materialise("tiny", teacher_dir)
+    teachers.materialise("tiny", teacher_dir)
     sizes = student_config(teacher)
     student = build_student("llamagen", sizes)
     student.initialise_from(load_teacher_dir(teacher_dir))
@@ -153,7 +154,7 @@ def test_missing_networks_and_images_leave_rows_that_say_so(project: Path):
 
 
 def test_faults_come_before_the_first_image(project: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("dd.metrics.draw.Drawer.codes", lambda *a, **k: pytest.fail("an image was drawn"))
+    monkeypatch.setattr("dd.sampling.image_sampler.Drawer.codes", lambda *a, **k: pytest.fail("an image was drawn"))
     write_params(project, seed=0)
     with pytest.raises(DDError, match=r"expected evaluate.seed to differ from trajectories.seed, both are 0"):
         evaluate.main("toy")

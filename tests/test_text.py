@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from dd import captions, text_encoder
-from dd.captions import caption_states, iterate_captions, read_captions
 from dd.errors import DDError
-from dd.text_encoder import open_encoder
+from dd.text import captions
+from dd.text import encoders as text_encoder
+from dd.text.captions import caption_states, iterate_captions, read_captions
+from dd.text.encoders import open_encoder
 from tests.tiny_text import LENGTH, WIDTH, word_tokenizer, write_archive
 
 pytest.importorskip("transformers", reason='the extra "t2i" is not installed')

@@ -7,7 +7,7 @@ from dd.errors import DDError
 from dd.models.base import Filters
 from dd.models.llamagen.transformer import rope_table
 from dd.models.registry import build_student, build_teacher, build_tokenizer, student_config
-from dd.text import Captions
+from dd.text.conditions import Captions
 from tests.tiny_text import CODES, GPT, LENGTH, WIDTH
 from zoo.tokenizer import start_from_data, training_pass
 

@@ -10,14 +10,18 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import dd
-from dd import config, text_encoder
-from dd.cli import app
+from dd import config
+from dd.cli.main import app
+from dd.distillation import stage as distill
+from dd.distillation.batches import ShardPairs
 from dd.errors import DDError
+from dd.evaluation import stage as evaluate
 from dd.metrics import distances
-from dd.pairs import ShardPairs
-from dd.shards import open_shards
-from dd.text import Captions
-from stages import distill, evaluate, teacher, trajectories
+from dd.text import encoders as text_encoder
+from dd.text.conditions import Captions
+from dd.trajectories import stage as trajectories
+from dd.trajectories.reader import open_shards
+from stages import teacher
 from tests.tiny_text import LENGTH, SIZE, TEST, write_archive, write_text_params, write_text_project
 
 pytest.importorskip("transformers", reason='the extra "t2i" is not installed')

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dd import training
+from dd.distillation import training
+from dd.distillation.frechet import Appearance
+from dd.distillation.objective import trajectory_points
+from dd.distillation.task import Pairs, Task
+from dd.distillation.training import Outcome, train
 from dd.errors import DDError
-from dd.files import publish, recover
-from dd.matching import Appearance
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
-from dd.objective import trajectory_points
-from dd.task import Pairs, Task
-from dd.training import Outcome, train
+from dd.system.files import publish, recover
 from tests.tiny import Cycle, settings, tiny_pairs, tiny_student, tiny_teacher
 
 FAMILIES = ("llamagen", "var")

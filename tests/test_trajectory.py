@@ -6,8 +6,8 @@ from scipy import stats
 
 from dd.errors import DDError
 from dd.models.base import Filters
-from dd.noise import noise
-from dd.trajectory import balanced_classes, sample, trajectory
+from dd.trajectories.noise import noise
+from dd.trajectories.trajectory import balanced_classes, sample, trajectory
 from tests.toy_project import tiny_teacher
 
 FILTERS = {"llamagen": Filters(guidance=1.5, top_k=20), "var": Filters(guidance=1.5, top_k=20, top_p=0.95)}

@@ -6,9 +6,9 @@ import yaml
 
 from dd import config
 from dd.errors import DDError
-from dd.metrics.draw import Drawer, class_conditions, released_prefix, sampler_label
 from dd.models.base import Filters
 from dd.presets import preset_names, preset_text
+from dd.sampling.image_sampler import Drawer, class_conditions, released_prefix, sampler_label
 from tests.tiny import CLASSES, tiny_student, tiny_teacher
 
 PLAIN = config.TeacherInvolvedSampler(name="dd+teacher", steps=(0, 2), teacher_start=1)

@@ -8,11 +8,12 @@ import pytest
 import torch
 import yaml
 
-from dd import students, weights, zoo
+from dd.checkpoints import students, teachers, zoo
+from dd.checkpoints import teachers as weights
+from dd.checkpoints.safe import load_tensors, save_tensors
 from dd.errors import DDError
 from dd.models.base import Filters
 from dd.models.registry import build_student, build_teacher, student_config
-from dd.safeload import load_tensors, save_tensors
 from stages import teacher as stage
 
 CODES = {"codebook_size": 16, "codebook_dim": 4, "z_channels": 32, "ch": 32, "ch_mult": [1, 1], "latent": 2}
@@ -93,7 +94,7 @@ def test_unknown_names_and_kinds(project):
     with pytest.raises(DDError, match=r"expected a teacher, 'tiny-dd' is a student; see 'dd-cli zoo list'"):
         zoo.entry("tiny-dd", "teacher")
     with pytest.raises(DDError, match="cannot be built: its AdaLN is shared"):
-        zoo.load_teacher("var-d36")
+        teachers.load_teacher("var-d36")
 
 
 def test_a_damaged_index_is_named(project):
@@ -113,21 +114,21 @@ def test_files_are_verified(project):
         zoo.verify("tiny")
     path.unlink()
     with pytest.raises(DDError, match=r"zoo/tiny/transformer\.safetensors is missing: restore it"):
-        zoo.load_teacher("tiny")
+        teachers.load_teacher("tiny")
 
 
 def test_no_network_names_the_file_and_the_place(project):
     with pytest.raises(
         DDError, match=r"vae_ch160v4096z32\.pth.*HF_HUB_OFFLINE.*place the file at .*cache/hub/FoundationVision/var"
     ):
-        zoo.load_teacher("var-d16")
+        teachers.load_teacher("var-d16")
     with pytest.raises(DDError, match=r"run 'dd-cli zoo fetch'"):
         zoo.verify("var-d16")
 
 
 def test_teacher_folder_round_trip(project):
     folder = project / "data" / "teacher"
-    info = zoo.materialise("tiny", folder)
+    info = teachers.materialise("tiny", folder)
     assert (info.image_size, info.classes) == (4, CLASSES)
     assert sorted(p.name for p in folder.iterdir()) == [
         "teacher.json",
@@ -135,9 +136,8 @@ def test_teacher_folder_round_trip(project):
         "transformer.safetensors",
     ]
     assert weights.read_info(folder) == info
-    assert zoo.teacher_hash(folder) == info.sha256
-    assert zoo.codebook_hash(folder) == info.codebook_sha256
-    teacher, original = zoo.load_teacher_dir(folder), make_teacher().eval()
+    assert teachers.read_info(folder) == info
+    teacher, original = teachers.load_teacher_dir(folder), make_teacher().eval()
     condition, filters = torch.tensor([0, 2]), Filters(guidance=1.5)
     found = teacher.log_probs(teacher.start(condition, filters))
     torch.testing.assert_close(found, original.log_probs(original.start(condition, filters)))
@@ -153,12 +153,12 @@ def test_the_hash_does_not_depend_on_the_container(project):
     torch.save({"model": {f"module.{k}": v for k, v in state.items()}}, own / "transformer.pth")
     index = project / "zoo" / "index.yaml"
     index.write_text(index.read_text().replace("tiny:\n", "tiny:\n  nesting: [model, '']\n"))
-    info = zoo.materialise("tiny", project / "a", own=str(own))
-    assert info.sha256 == zoo.materialise("tiny", project / "b").sha256
+    info = teachers.materialise("tiny", project / "a", own=str(own))
+    assert info.sha256 == teachers.materialise("tiny", project / "b").sha256
     assert info.origin["transformer"]["given by"] == "path"
     assert info.origin["tokenizer"]["entry"] == "tiny-tokenizer"
     torch.save({"model": state | {"freqs_cis": torch.zeros(3)}}, own / "transformer.pth")
-    assert zoo.materialise("tiny", project / "c", own=str(own / "transformer.pth")).sha256 == info.sha256
+    assert teachers.materialise("tiny", project / "c", own=str(own / "transformer.pth")).sha256 == info.sha256
     assert (project / "a/transformer.safetensors").read_bytes() == (project / "b/transformer.safetensors").read_bytes()
 
 
@@ -168,7 +168,7 @@ def test_a_checkpoint_of_another_depth_names_the_entry_that_fits(project):
         r".*\d+ more\): it fits the entry tiny-deep"
     )
     with pytest.raises(DDError, match=expected):
-        zoo.materialise("tiny", project / "x", own=str(project / "zoo/tiny/deep.safetensors"))
+        teachers.materialise("tiny", project / "x", own=str(project / "zoo/tiny/deep.safetensors"))
     assert not (project / "x").exists()
 
 
@@ -176,11 +176,11 @@ def test_a_checkpoint_of_another_family_or_width(project):
     narrow = make_teacher(dim=8).transformer.state_dict()
     save_tensors(project / "narrow.safetensors", narrow)
     with pytest.raises(DDError, match=r"weight: expected \[4, 16\], got \[4, 8\].*it fits no entry of the zoo"):
-        zoo.materialise("tiny", project / "x", own=str(project / "narrow.safetensors"))
+        teachers.materialise("tiny", project / "x", own=str(project / "narrow.safetensors"))
     with pytest.raises(
         DDError, match=r"cls_embedding\.\S+ missing.*decoder\.\S+ not expected.*it fits the entry tiny-tokenizer"
     ):
-        zoo.materialise("tiny", project / "x", own=str(project / "zoo/tiny/tokenizer.safetensors"))
+        teachers.materialise("tiny", project / "x", own=str(project / "zoo/tiny/tokenizer.safetensors"))
 
 
 def test_a_checkpoint_of_another_nesting_names_the_entry_that_fits(project):
@@ -189,18 +189,18 @@ def test_a_checkpoint_of_another_nesting_names_the_entry_that_fits(project):
     with pytest.raises(
         DDError, match=r"expected tensors at the top level of .*keys ema, steps: it fits the entry tiny-dd"
     ):
-        zoo.materialise("tiny", project / "x", own=str(project / "student.pt"))
+        teachers.materialise("tiny", project / "x", own=str(project / "student.pt"))
     torch.save({"nothing": 1}, project / "student.pt")
     with pytest.raises(DDError, match=r"found the keys nothing: name the entry"):
-        zoo.materialise("tiny", project / "x", own=str(project / "student.pt"))
+        teachers.materialise("tiny", project / "x", own=str(project / "student.pt"))
 
 
 def test_own_paths_that_are_wrong(project):
     with pytest.raises(DDError, match=r"expected a checkpoint or a folder at .*but there is nothing"):
-        zoo.materialise("tiny", project / "x", own=str(project / "missing"))
+        teachers.materialise("tiny", project / "x", own=str(project / "missing"))
     (project / "empty").mkdir()
     with pytest.raises(DDError, match=r"expected one of transformer\.safetensors, .* in .*empty, found none"):
-        zoo.materialise("tiny", project / "x", own=str(project / "empty"))
+        teachers.materialise("tiny", project / "x", own=str(project / "empty"))
 
 
 def test_buffers_that_follow_from_the_sizes_may_be_absent(project):
@@ -222,10 +222,10 @@ VAR |= {"patch_nums": [1, 2]}
 
 def test_student_folders(project):
     teacher_dir, folder = project / "teacher", project / "student"
-    zoo.materialise("tiny", teacher_dir)
+    teachers.materialise("tiny", teacher_dir)
     info = students.materialise_student("tiny-dd", folder, teacher_dir)
     assert (info.teacher, info.provenance["released"]) == ("tiny", "tiny-dd")
-    student = zoo.load_student_dir(folder, teacher_dir)
+    student = students.load_student_dir(folder, teacher_dir)
     direct = students.load_student("tiny-dd")
     x, finished, condition = torch.randn(2, 4, 4), torch.tensor([0, 1]), torch.tensor([0, 1])
     out, same = student(x, finished, condition), direct(x, finished, condition)
@@ -237,15 +237,15 @@ def test_student_folders(project):
 
 
 def test_a_student_of_another_teacher_is_refused(project):
-    zoo.materialise("tiny", project / "a")
-    zoo.materialise("tiny-deep", project / "b")
+    teachers.materialise("tiny", project / "a")
+    teachers.materialise("tiny-deep", project / "b")
     students.materialise_student("tiny-dd", project / "student", project / "a")
     with pytest.raises(DDError, match=r"imitates tiny \(.*is tiny-deep .*distill again"):
-        zoo.load_student_dir(project / "student", project / "b")
+        students.load_student_dir(project / "student", project / "b")
     with pytest.raises(DDError, match=r"student 'tiny-dd' imitates tiny, the experiment's teacher is tiny-deep"):
         students.materialise_student("tiny-dd", project / "x", project / "b")
     with pytest.raises(DDError, match=r"student\.json is missing: run its stage 'distill'"):
-        zoo.load_student_dir(project / "a", project / "a")
+        students.load_student_dir(project / "a", project / "a")
 
 
 def test_damaged_folders(project):

@@ -11,9 +11,9 @@ import yaml
 from huggingface_hub import constants
 from typer.testing import CliRunner
 
-from dd import hub, zoo
-from dd.commands import doctor, experiment
-from dd.commands import zoo as zoo_commands
+from dd.checkpoints import hub, zoo
+from dd.cli import doctor, experiment
+from dd.cli import zoo as zoo_commands
 from dd.config import Experiment, validate
 from dd.errors import DDError
 from dd.presets import add_experiment, preset_names, preset_text
@@ -206,5 +206,5 @@ def test_doctor(project, cli):
 
 
 def test_these_commands_start_without_torch():
-    code = "import sys; import dd.commands.zoo, dd.commands.experiment, dd.commands.doctor, dd.zoo; dd.zoo.entries();"
+    code = "import sys; import dd.cli.zoo, dd.cli.experiment, dd.cli.doctor; dd.checkpoints.zoo.entries();"
     subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)

@@ -133,12 +133,12 @@ def test_what_was_registered_draws(project, monkeypatch, name):
     monkeypatch.setenv("DD_ROOT", str(project[0]))
     import torch
 
-    from dd import zoo
+    from dd.checkpoints import teachers, zoo
     from dd.models.base import Filters
 
     entry = zoo.entry(name, "teacher")
     assert entry.class_names() == ("dark", "light")
-    teacher = zoo.load_teacher(name)
+    teacher = teachers.load_teacher(name)
     torch.manual_seed(0)
     state, tokens = teacher.start(torch.tensor([0, 1]), Filters()), []
     for _ in range(len(teacher.groups)):

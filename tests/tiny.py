@@ -7,17 +7,18 @@ from typing import Any
 import torch
 import yaml
 
-from dd import config, zoo
+from dd import config
+from dd.checkpoints import teachers, zoo
+from dd.checkpoints.safe import save_tensors
+from dd.checkpoints.teachers import read_info
 from dd.config import DistillConfig
+from dd.distillation.task import Pairs
 from dd.models.base import Filters, Student, Teacher
 from dd.models.registry import build_student, build_teacher, student_config
-from dd.noise import noise
-from dd.safeload import save_tensors
-from dd.shard_plan import finish, to_table, write_shard
-from dd.task import Pairs
-from dd.trajectory import trajectory
-from dd.weights import read_info
-from stages.trajectories import make_plan
+from dd.trajectories.noise import noise
+from dd.trajectories.plan import finish, to_table, write_shard
+from dd.trajectories.stage import make_plan
+from dd.trajectories.trajectory import trajectory
 
 V, C, CLASSES = 16, 4, 3
 SCALES = (1, 2, 3)
@@ -110,7 +111,7 @@ def write_project(root: Path, family: str = "llamagen", **distill: Any) -> None:
     more = {"tokenizer": "tiny-tokenizer", "classes": ("hat", "shoe", "bag"), "config": SIZES[family]}
     zoo.register("tiny", "teacher", folder / "transformer.safetensors", **more, **common)
     write_params(root, family, **distill)
-    zoo.materialise("tiny", root / "data" / "toy" / "teacher")
+    teachers.materialise("tiny", root / "data" / "toy" / "teacher")
     write_shards(root)
 
 

@@ -11,12 +11,13 @@ import torch
 import yaml
 from safetensors.torch import save
 
-from dd import scenes, zoo
+from dd.checkpoints import zoo
+from dd.checkpoints.safe import save_tensors
+from dd.datasets import scenes
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
-from dd.metrics.extractor import ClassifierExtractor
-from dd.metrics.reference import build_reference
+from dd.metrics.extractors import ClassifierExtractor
+from dd.metrics.references import build_reference
 from dd.models.registry import build_teacher
-from dd.safeload import save_tensors
 
 WIDTH, LENGTH = 12, 10
 WORDS = ["a", "red", "blue", "black", "boot", "boots", "bag", "to", "the", "left", "of", "above", "two", "and", "small"]
@@ -50,7 +51,7 @@ def word_tokenizer() -> Any:
 
 
 def write_archive(path: Path, width: int = WIDTH) -> Path:
-    """A BERT of two layers as `dd.text_encoder.read_minilm` reads it."""
+    """A BERT of two layers as `dd.text.encoders.read_minilm` reads it."""
     from transformers import BertConfig, BertModel
 
     settings = {

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 import yaml
 
-from dd import zoo
+from dd.checkpoints import teachers, zoo
+from dd.checkpoints.safe import save_tensors
 from dd.models.base import Teacher
 from dd.models.registry import build_teacher
-from dd.safeload import save_tensors
 
 SIZES = {
     "llamagen": (
@@ -45,7 +45,7 @@ def make_project(root: Path, family: str = "llamagen", seed: int = 0, **trajecto
     zoo.register("codes", "tokenizer", folder / "tokenizer.safetensors", config=codes, **common)
     more = {"tokenizer": "codes", "classes": ("hat", "shoe", "bag"), "config": sizes}
     zoo.register("tiny", "teacher", folder / "transformer.safetensors", **more, **common)
-    zoo.materialise("tiny", root / "data" / "toy" / "teacher")
+    teachers.materialise("tiny", root / "data" / "toy" / "teacher")
     settings = {"pairs": 40, "held_out": 12, "shard_size": 16, "batch": 8, "seed": 5} | trajectories
     experiment = {
         "family": family,

@@ -1,4 +1,4 @@
-"""Data set -> zoo/data/<name>/{train,test}: packed uint8 images (dd.data).
+"""Data set -> zoo/data/<name>/{train,test}: packed uint8 images (dd.datasets.folder).
 
 Fashion-MNIST (Xiao, Rasul, Vollgraf 2017; MIT licence) comes from a local folder, else from its public address, else
 from Debian's package `dataset-fashion-mnist`, unpacked without root; its four files are pinned by SHA-256.
@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dd.data import ImageSet, read_folder, read_idx, save_images
+from dd.datasets.folder import ImageSet, read_folder, read_idx, save_images
 from dd.errors import DDError
-from dd.files import publish
-from zoo.settings import HERE, Dataset, load_settings, pick, run_stage
+from dd.system.files import publish
+from zoo.settings import HERE, Dataset, load_settings, pick, run_zoo
 
 log = logging.getLogger(__name__)
 
@@ -157,4 +157,4 @@ def main(name: str) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main, __doc__)
+    run_zoo(main, __doc__)

@@ -1,6 +1,6 @@
 """Feature extractor of a data set: a small classifier -> zoo/<name>/extractor.safetensors.
 
-`target: attributes` makes it a reader of scenes: one answer for every fact of every region (dd.scenes).
+`target: attributes` makes it a reader of scenes: one answer for every fact of every region (dd.datasets.scenes).
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dd.data import ImageSet, load_images
-from dd.machine import tune_cpu
+from dd.datasets.folder import ImageSet, load_images
+from dd.datasets.scenes import HEADS, REGIONS
+from dd.evaluation.scene_reader import all_right
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
-from dd.metrics.reader import all_right
-from dd.precision import autocast
-from dd.progress import Progress, progress
-from dd.scenes import HEADS, REGIONS
-from zoo.settings import HERE, Extractor, load_settings, pick, run_stage
+from dd.system.precision import autocast
+from dd.system.progress import Progress, progress
+from zoo.settings import HERE, Extractor, load_settings, pick, run_zoo
 
 log = logging.getLogger(__name__)
 
@@ -125,5 +124,4 @@ def main(name: str) -> str:
 
 
 if __name__ == "__main__":
-    tune_cpu()
-    run_stage(main, __doc__)
+    run_zoo(main, __doc__)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from dd.config import fingerprint
+from dd.distillation.optimizers import EMA, build_optimizers, cosine, set_rate
 from dd.errors import DDError
-from dd.optim import EMA, build_optimizers, cosine, set_rate
-from dd.progress import Progress, progress
+from dd.system.progress import Progress, progress
 from zoo.settings import HERE, Training
 
 log = logging.getLogger(__name__)

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dd.data import ImageSet, load_images
-from dd.files import atomic_path
-from dd.machine import tune_cpu
-from dd.metrics.extractor import ClassifierExtractor
-from dd.metrics.reference import build_reference
-from zoo.settings import HERE, load_settings, pick, run_stage
+from dd.datasets.folder import ImageSet, load_images
+from dd.metrics.extractors import ClassifierExtractor
+from dd.metrics.references import build_reference
+from dd.system.files import atomic_path
+from zoo.settings import HERE, load_settings, pick, run_zoo
 
 
 def batches(data: ImageSet, size: int = 500) -> Iterator[Tensor]:
@@ -71,5 +70,4 @@ def main(name: str) -> str:
 
 
 if __name__ == "__main__":
-    tune_cpu()
-    run_stage(main, __doc__)
+    run_zoo(main, __doc__)

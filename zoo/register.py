@@ -9,14 +9,14 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from dd import zoo
+from dd.checkpoints import zoo
+from dd.checkpoints.safe import read_metadata
+from dd.checkpoints.students import read_student_info
 from dd.config import project_root
-from dd.data import load_images
+from dd.datasets.folder import load_images
 from dd.errors import DDError
-from dd.files import atomic_path
-from dd.safeload import read_metadata
-from dd.students import read_student_info
-from zoo.settings import HERE, TeacherSettings, Zoo, load_settings, run_stage
+from dd.system.files import atomic_path
+from zoo.settings import HERE, TeacherSettings, Zoo, load_settings, run_zoo
 
 LICENCE = "MIT"
 SOURCE = "trained by this project from Fashion-MNIST (Zalando, MIT): `dvc repro zoo/dvc.yaml`"
@@ -104,4 +104,4 @@ def main(name: str) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main, __doc__)
+    run_zoo(main, __doc__)

@@ -1,6 +1,6 @@
-"""Captioned scenes (dd.scenes) from the photographs of another data set -> zoo/data/<name>/{train,test}:
+"""Captioned scenes (dd.datasets.scenes) from the photographs of another data set -> zoo/data/<name>/{train,test}:
 
-packed images (dd.data; the labels are layouts), attributes.npy (what a reader should find) and captions.parquet. The
+packed images (the labels are layouts), attributes.npy (what a reader should find) and captions.parquet. The
 captions of what a text-to-image teacher draws also go to captions/<name>-<split>.parquet, where experiments find them.
 Test scenes are made of test photographs.
 """
@@ -15,19 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from dd import scenes
-from dd.data import ImageSet, load_images, save_images
-from dd.files import atomic_path, publish
-from dd.machine import tune_cpu
+from dd.datasets import scenes
+from dd.datasets.folder import ImageSet, load_images, save_images
+from dd.datasets.scene_images import SIZE, render
 from dd.metrics.classifier import SmallClassifier
-from dd.progress import progress
-from dd.scene_images import SIZE, render
+from dd.system.files import atomic_path, publish
+from dd.system.progress import progress
 from zoo.extractor import to_model
-from zoo.settings import HERE, SceneSettings, load_settings, pick, run_stage
+from zoo.settings import HERE, SceneSettings, load_settings, pick, run_zoo
 
 
 def clear_photographs(data: ImageSet, classifier: SmallClassifier, most: int, surely: float) -> list[np.ndarray]:
-    """Per item of `dd.scenes`, up to `most` photographs (n, H, W) that the classifier takes for it almost surely."""
+    """Per item of the scenes, up to `most` photographs (n, H, W) that the classifier takes for it almost surely."""
     pools = []
     for label in scenes.CLASSES:
         candidates = np.flatnonzero(data.labels == label)[: 2 * most]
@@ -93,5 +92,4 @@ def main(name: str) -> str:
 
 
 if __name__ == "__main__":
-    tune_cpu()
-    run_stage(main, __doc__)
+    run_zoo(main, __doc__)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +11,7 @@ from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from dd.config import Section
 from dd.errors import DDError
-from dd.files import explained
+from dd.system.entry import run_stage, stage_parser
 
 HERE = Path(__file__).resolve().parent
 
@@ -93,7 +90,7 @@ class TokenizerSettings(Section):
 
 class TeacherSettings(Section):
     tokenizer: str
-    text_encoder: str | None = Field(None, description="of a text-to-image teacher: an encoder of dd.text_encoder")
+    text_encoder: str | None = Field(None, description="of a text-to-image teacher: an encoder of dd.text.encoders")
     config: dict[str, Any] = Field(description="the transformer's own configuration")
     train: Training
     compile: bool = Field(False, description="torch.compile: faster after a minute or two, needs a C++ compiler")
@@ -135,15 +132,6 @@ def pick(group: dict[str, Any], kind: str, name: str) -> Any:
     return group[name]
 
 
-def run_stage(main: Callable[[str], str], doc: str | None) -> None:
-    """Command line of a zoo stage: one name, logging, the time it took, one-line errors."""
-    parser = argparse.ArgumentParser(description=doc)
-    parser.add_argument("name", help="entry of zoo/params.yaml")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    started = time.monotonic()
-    try:
-        with explained():
-            done = main(parser.parse_args().name)
-    except DDError as error:
-        raise SystemExit(f"error: {error}") from None
-    logging.getLogger(__name__).info("%s (%.0f s)", done, time.monotonic() - started)
+def run_zoo(main: Callable[[str], str], doc: str | None) -> None:
+    """Command line of a training script: one name of zoo/params.yaml."""
+    run_stage(lambda arguments: main(arguments.name), stage_parser(doc, "entry of zoo/params.yaml"))

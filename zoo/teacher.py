@@ -16,18 +16,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dd.captions import caption_states, read_captions
-from dd.data import ImageSet, load_images
-from dd.machine import tune_cpu
+from dd.checkpoints.safe import load_tensors, save_tensors
+from dd.datasets.folder import ImageSet, load_images
 from dd.models.base import Condition, Teacher, Tokenizer
 from dd.models.registry import build_teacher
-from dd.precision import autocast
-from dd.progress import progress
-from dd.safeload import load_tensors, save_tensors
-from dd.text import Captions
+from dd.system.precision import autocast
+from dd.system.progress import progress
+from dd.text.captions import caption_states, read_captions
+from dd.text.conditions import Captions
 from zoo.extractor import to_model
 from zoo.loop import fit
-from zoo.settings import HERE, TeacherSettings, load_settings, pick, run_stage
+from zoo.settings import HERE, TeacherSettings, load_settings, pick, run_zoo
 
 log = logging.getLogger(__name__)
 
@@ -138,5 +137,4 @@ def main(name: str) -> str:
 
 
 if __name__ == "__main__":
-    tune_cpu()
-    run_stage(main, __doc__)
+    run_zoo(main, __doc__)

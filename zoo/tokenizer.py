@@ -16,18 +16,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dd.data import ImageSet, load_images
+from dd.checkpoints.safe import save_tensors
+from dd.datasets.folder import ImageSet, load_images
 from dd.errors import DDError
-from dd.machine import tune_cpu
 from dd.metrics.classifier import SmallClassifier
 from dd.models.base import Tokenizer
 from dd.models.llamagen.tokenizer import VQTokenizer
 from dd.models.registry import build_tokenizer
 from dd.models.var.tokenizer import MultiScaleTokenizer
-from dd.safeload import save_tensors
 from zoo.extractor import to_model
 from zoo.loop import fit
-from zoo.settings import HERE, TokenizerSettings, load_settings, pick, run_stage
+from zoo.settings import HERE, TokenizerSettings, load_settings, pick, run_zoo
 
 log = logging.getLogger(__name__)
 
@@ -189,5 +188,4 @@ def main(name: str) -> str:
 
 
 if __name__ == "__main__":
-    tune_cpu()
-    run_stage(main, __doc__)
+    run_zoo(main, __doc__)

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dd.checkpoints.safe import atomic_path
 from dd.errors import DDError
-from dd.safeload import atomic_path
 
 log = logging.getLogger(__name__)
 

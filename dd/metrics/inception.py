@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dd.checkpoints.safe import load_tensors, sha256_file
 from dd.errors import DDError
-from dd.metrics.extractor import Extractor, Features, MissingWeights
-from dd.safeload import load_tensors, sha256_file
+from dd.metrics.features import Extractor, Features, MissingWeights
 
 log = logging.getLogger(__name__)
 

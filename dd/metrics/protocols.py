@@ -26,7 +26,7 @@ IMAGENET_REFERENCE = "https://openaipublic.blob.core.windows.net/diffusion/jul-2
 class Protocol:
     """How a metric is measured.
 
-    extractor: kind (`dd.metrics.extractor.open_extractor`); images: N that the metric's plain name stands for;
+    extractor: kind (`dd.metrics.extractors.open_extractor`); images: N that the metric's plain name stands for;
     neighbours: images that precision, recall and paired distances use; labels: how classes are chosen;
     extractor_file, reference_file: where they lie by default, under the project's root.
     """

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dd.errors import DDError
 
-# What an image is drawn from: class indices (B,) int64, or a batch of captions (dd.text.Captions).
+# What an image is drawn from: class indices (B,) int64, or a batch of captions (dd.text.conditions.Captions).
 Condition = Any
 
 

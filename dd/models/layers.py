@@ -126,9 +126,9 @@ class NoiseLogits(nn.Module):
 class FlowLogits(nn.Module):
     """The noise-to-token map itself as the last layer: logits over codes become the posterior of a few Euler steps.
 
-    With the teacher's log-probabilities as its input this is `dd.flow` on a coarse grid (the same y and r): it agrees
-    with the exact map on far more tokens than the best bilinear term does (docs/findings.md). So the trunk has to
-    learn what the teacher would predict, and not how noise picks a code. Steps, the noise's gain and how sure of it
+    With the teacher's log-probabilities as its input this is `dd.flow.map` on a coarse grid (the same y and r): it
+    agrees with the exact map on far more tokens than the best bilinear term does (docs/findings.md). So the trunk has
+    to learn what the teacher would predict, and not how noise picks a code. Steps, the noise's gain and how sure of it
     all the student is are learnt. Not part of the official students.
     """
 

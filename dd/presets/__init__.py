@@ -15,7 +15,7 @@ import yaml
 
 from dd.config import validate
 from dd.errors import DDError
-from dd.files import write_text
+from dd.system.files import write_text
 
 FOLDER = Path(__file__).parent
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

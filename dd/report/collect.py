@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dd.errors import DDError
-from dd.metrics.rows import Row, parse_rows, read_rows
+from dd.evaluation.rows import Row, parse_rows, read_rows
 from dd.report.table import significant
 
 COMPARED = (

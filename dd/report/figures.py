@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
 import numpy as np
 
-from dd.files import atomic_path
+from dd.system.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,9 +15,9 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from dd.files import sha256_file
-from dd.metrics.rows import Row
+from dd.evaluation.rows import Row
 from dd.report.table import count, html_table, make_blocks, missing_notes, published_rows, ratio, significant
+from dd.system.files import sha256_file
 
 HERE = Path(__file__).parent
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from dd.errors import DDError
-from dd.metrics.rows import COLUMNS, FLOORS, Row
+from dd.evaluation.rows import COLUMNS, FLOORS, Row
 
 Format = Literal["table", "markdown", "csv", "json", "latex", "html"]
 FORMATS: tuple[str, ...] = ("table", "markdown", "csv", "json", "latex", "html")

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dd.codebook import nearest_code
 from dd.models.base import Filters
+from dd.models.codebook import nearest_code
 from dd.models.llamagen.student import DDGPTConfig, DDLlamaGen
 from dd.models.llamagen.teacher import GPT, LlamaGenTeacher, llamagen_filter
 from dd.models.llamagen.tokenizer import VQConfig, VQTokenizer
 from dd.models.llamagen.transformer import GPTConfig, rope_table, visible_keys
-from dd.sampling import final_codes, final_predict, perturb, sample
-from dd.text import Captions, left_pad
+from dd.sampling.samplers import final_codes, final_predict, perturb, sample
+from dd.text.conditions import Captions, left_pad
 from tests.parity.core import Fixture, Outputs, gap_of_best, watch_gaps
 
 

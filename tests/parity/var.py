@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dd.codebook import nearest_code
 from dd.models.base import Filters
+from dd.models.codebook import nearest_code
 from dd.models.var.student import DDVAR, DDVARConfig
 from dd.models.var.teacher import VAR, VARTeacher, var_filter
 from dd.models.var.tokenizer import MultiScaleConfig, MultiScaleQuantizer, MultiScaleTokenizer, phi_indices
 from dd.models.var.transformer import VARConfig
-from dd.sampling import final_codes, final_predict, perturb, sample
+from dd.sampling.samplers import final_codes, final_predict, perturb, sample
 from tests.parity.core import Fixture, Outputs, gap_of_best, watch_gaps
 
 OFFICIAL_SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)

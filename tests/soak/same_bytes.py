@@ -1,7 +1,7 @@
 """Hashes of what the stages make, to show that moved code computes the same: `python -m tests.soak.same_bytes`.
 
-Cut-down copies of the shipped experiments run through all stages in a temporary project. Shards, the trained student and
-rows.json (without times and revisions) are hashed: the same lines before and after a change mean the same bytes.
+Cut-down copies of the shipped experiments run through all stages in a temporary project. Shards, the trained student
+and rows.json (without times and revisions) are hashed: the same lines before and after a change mean the same bytes.
 """
 
 import argparse

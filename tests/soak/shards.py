@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from dd.errors import DDError
-from dd.shards import open_shards
+from dd.trajectories.reader import open_shards
 from tests.toy_project import make_project
 
 log = logging.getLogger("soak")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dd.codebook import nearest_code
 from dd.errors import DDError
 from dd.models.base import Condition, Groups, Student, StudentOutput, Teacher
+from dd.models.codebook import nearest_code
 from dd.models.layers import ContinuousHead, FlowLogits, NoiseLogits, copy_blocks, copy_weights
 from dd.models.llamagen.teacher import LlamaGenTeacher
 from dd.models.llamagen.transformer import CaptionEmbedder, GPTConfig, Trunk

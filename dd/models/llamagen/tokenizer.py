@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dd.codebook import nearest_code
 from dd.errors import DDError
 from dd.models.base import Groups, Tokenizer
+from dd.models.codebook import nearest_code
 from dd.models.layers import GROUPS, Downsample, ResBlock, Upsample, attend_over_pixels, group_norm
 
 # The official buffer `quantize.codebook_used` always has this length: the last codes drawn in training.

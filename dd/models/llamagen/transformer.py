@@ -177,7 +177,7 @@ class CaptionProjection(nn.Module):
 
 
 class CaptionEmbedder(nn.Module):
-    """Captions (dd.text.Captions) to T conditioning rows (B, T, D). The rows of "no caption" are a buffer."""
+    """Captions to T conditioning rows (B, T, D). The rows of "no caption" are a buffer."""
 
     uncond_embedding: Tensor  # (T, caption_dim)
 

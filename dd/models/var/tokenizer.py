@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dd.codebook import nearest_code
 from dd.errors import DDError
 from dd.models.base import Groups, Tokenizer
+from dd.models.codebook import nearest_code
 from dd.models.layers import GROUPS, Downsample, ResBlock, Upsample, attend_over_pixels, group_norm
 
 

@@ -1,0 +1,330 @@
+"""`dd-cli bench sampling`: seconds per image of a teacher and of its one- and two-step students, measured alike."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+    from dd.checkpoints import teachers
+    from dd.models.base import Condition, Filters, Student, Teacher
+
+# Where the authors place their second step, as a share of the groups: scale 5 of 10, token 80 of 256.
+SECOND_STEP = {"var": 0.5, "llamagen": 80 / 256}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One line of the table. Seconds are medians over the repeats; memory is the most that was held meanwhile."""
+
+    sampler: str
+    evaluations: int
+    tokens_seconds_per_image: float
+    decode_seconds_per_image: float
+    seconds_per_image: float
+    speedup: float
+    peak_memory_gb: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured and how."""
+
+    model: str
+    random_weights: bool
+    batch: int
+    repeats: int
+    dtype: str
+    device: str
+    guidance: float
+    top_k: int
+    top_p: float
+    compile: bool
+    seed: int
+
+
+def sampling(
+    model: Annotated[str, typer.Option(help="A teacher of 'dd-cli zoo list', e.g. var-d16 or llamagen-l.")],
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Fetch nothing: speed needs only sizes.")
+    ] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 8,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each sampler, after one that is not timed.")] = 3,
+    dtype: Annotated[
+        str, typer.Option(help="bf16 or fp32, of the transformers; auto: bf16 where it is fast.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="cpu or cuda; auto: cuda where there is one.")] = "auto",
+    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the transformers' blocks.")] = False,
+    seed: Annotated[int, typer.Option(help="Of classes, noise and random weights.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="As JSON, and into results/bench/sampling-MODEL.json.")] = False,
+) -> None:
+    """Time the teacher (official steps and guidance) and its one- and two-step students: same run, dtype and batch."""
+    import torch
+
+    from dd.system.precision import has_bf16
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise typer.BadParameter(f"expected auto, cpu or cuda, got {device}", param_hint="--device")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise typer.BadParameter("expected an accelerator that torch sees, found none: 'dd-cli doctor' says why")
+    device = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if dtype not in ("auto", "bf16", "fp32"):
+        raise typer.BadParameter(f"expected auto, bf16 or fp32, got {dtype}", param_hint="--dtype")
+    dtype = dtype if dtype != "auto" else "bf16" if has_bf16(device) else "fp32"
+    torch.manual_seed(seed)
+    filters = teacher_filters(model)
+    plan = Plan(
+        model,
+        random_weights,
+        batch,
+        repeats,
+        dtype,
+        device,
+        filters.guidance,
+        filters.top_k,
+        filters.top_p,
+        compile,
+        seed,
+    )
+    timings = measure(plan, *build(model, random_weights, device), filters)
+    if json:
+        typer.echo(_write(plan, timings))
+    else:
+        _show(plan, timings)
+
+
+def teacher_filters(model: str) -> Filters:
+    """The settings that the teacher's authors sample with."""
+    from dd.checkpoints import zoo
+    from dd.models.base import Filters
+
+    entry = zoo.entry(model, "teacher")
+    official = entry.published.get("sampling", {})
+    return Filters(
+        guidance=float(entry.filters.get("guidance", official.get("cfg", 1.0))),
+        top_k=int(entry.filters.get("top_k", official.get("top_k", 0))),
+        top_p=float(entry.filters.get("top_p", official.get("top_p", 1.0))),
+        temperature=float(entry.filters.get("temperature", official.get("temperature", 1.0))),
+    )
+
+
+def build(model: str, random_weights: bool, device: str) -> tuple[Teacher, Student]:
+    """A teacher and its student, from the zoo or with random weights of the same sizes."""
+    from dd.checkpoints import students, zoo
+    from dd.checkpoints import teachers as weights
+    from dd.errors import DDError
+    from dd.models.registry import build_student, build_teacher, student_config
+
+    entry = zoo.entry(model, "teacher")
+    if entry.family is None:
+        raise DDError(f"bench: expected a teacher of a known family, '{model}' has none; see 'dd-cli zoo list'")
+    if random_weights:
+        teacher = build_teacher(entry.family, weights.tokenizer_config(entry), entry.config or {}).to(device)
+        randomise(teacher)
+        student = build_student(entry.family, student_config(teacher)).to(device)
+        randomise(student)
+        return teacher.eval().requires_grad_(False), student.eval().requires_grad_(False)
+    released = [name for name, other in zoo.entries().items() if other.kind == "student" and other.teacher == model]
+    if not released:
+        raise DDError(f"bench: expected a released student of {model}, the zoo has none; add --random-weights")
+    return teachers.load_teacher(model, device), students.load_student(released[0], device)
+
+
+def randomise(module: torch.nn.Module) -> None:
+    """Replace all-zero matrices (some heads start silent) by small random ones; values do not change the speed."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim > 1 and not bool(parameter.any()):
+                parameter.normal_(std=0.02)
+
+
+def measure(plan: Plan, teacher: Teacher, student: Student, filters: Filters) -> list[Timing]:
+    """Time every sampler on the same classes and noise."""
+    import torch
+
+    from dd.models.layers import store_in_bf16
+    from dd.sampling.samplers import sample
+    from dd.system.progress import Progress, progress
+
+    family = "var" if len(teacher.groups) < teacher.groups.length else "llamagen"
+    if plan.dtype == "bf16":
+        store_in_bf16(teacher)
+        store_in_bf16(student)
+    if plan.compile:
+        compile_blocks(teacher)
+        compile_blocks(student)
+    condition = conditions(teacher, plan.batch)
+    codebook = teacher.codebook
+    noise = torch.randn(plan.batch, teacher.groups.length, codebook.shape[1], device=plan.device)
+    second = max(1, round(SECOND_STEP[family] * len(teacher.groups)))
+    samplers: dict[str, tuple[int, Callable[[], torch.Tensor]]] = {
+        "teacher": (len(teacher.groups), lambda: draw_images(teacher, condition, filters, plan.seed)),
+        "dd, one step": (1, lambda: sample(student, codebook, noise, condition, (0,))),
+        "dd, two steps": (2, lambda: sample(student, codebook, noise, condition, (0, second))),
+    }
+    timings: list[Timing] = []
+    bar: Progress[None] = progress(len(samplers), unit="samplers", label=f"bench {plan.model}")
+    with bar:
+        for name, (evaluations, draw) in samplers.items():
+            tokens, decode, memory = _time(plan, draw, teacher)
+            total = tokens + decode
+            first = timings[0].seconds_per_image if timings else total
+            timings.append(Timing(name, evaluations, tokens, decode, total, first / total, memory))
+            bar.update()
+    return timings
+
+
+def conditions(teacher: Teacher, batch: int) -> Condition:
+    """Classes, or for a text-to-image teacher random caption states (their encoder is not timed)."""
+    import torch
+
+    from dd.text.conditions import Captions
+
+    device = teacher.codebook.device
+    sizes: Any = teacher.get_submodule("transformer").config
+    if getattr(sizes, "model_type", "c2i") == "c2i":
+        return torch.arange(batch, device=device) % sizes.num_classes
+    states = torch.randn(batch, sizes.cls_token_num, sizes.caption_dim, device=device)
+    return Captions(states, torch.ones(batch, sizes.cls_token_num, dtype=torch.bool, device=device))
+
+
+def draw_images(teacher: Teacher, condition: Condition, filters: Filters, seed: int) -> torch.Tensor:
+    """The teacher's own sampling, group by group: code vectors (B, L, C)."""
+    import torch
+
+    from dd.trajectories.trajectory import sample
+
+    generator = torch.Generator(device=teacher.codebook.device).manual_seed(seed)
+    return teacher.codebook[sample(teacher, condition, filters, generator)]
+
+
+def compile_blocks(model: torch.nn.Module) -> None:
+    """torch.compile every transformer block in place; sequence lengths stay dynamic."""
+    for name, module in model.named_modules():
+        if name.rpartition(".")[0].endswith(("blocks", "layers")) and "tokenizer" not in name:
+            module.compile(dynamic=True)
+
+
+def _time(plan: Plan, draw: Callable[[], torch.Tensor], teacher: Teacher) -> tuple[float, float, float | None]:
+    """Median seconds per image of drawing and of decoding, and the peak memory in GB; the first run is not counted."""
+    import torch
+
+    from dd.system.precision import autocast
+
+    runs = []
+    with torch.inference_mode(), Memory(plan.device) as memory:
+        for _ in range(plan.repeats + 1):
+            started = _now(plan.device)
+            with autocast("bf16" if plan.dtype == "bf16" else "fp32", plan.device):
+                codes = draw()
+            drawn = _now(plan.device)
+            teacher.decode(codes, chunk=16)
+            runs.append((drawn - started, _now(plan.device) - drawn))
+    drawing, decoding = zip(*runs[1:], strict=True)
+    return statistics.median(drawing) / plan.batch, statistics.median(decoding) / plan.batch, memory.peak_gb
+
+
+def _now(device: str) -> float:
+    """A clock that waits for the device's work first."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+class Memory:
+    """Peak memory between entry and exit: the allocator's on an accelerator, the process's resident set on a CPU.
+
+    `peak_gb` is None where the system does not tell.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device, self.peak_gb = device, None
+        self._done = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+
+    peak_gb: float | None
+
+    def __enter__(self) -> Memory:
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.device == "cuda":
+            import torch
+
+            self.peak_gb = torch.cuda.max_memory_allocated() / 1e9
+        else:
+            self._done.set()
+            self._watcher.join()
+
+    def _watch(self) -> None:
+        while True:
+            resident = _resident_gb()
+            if resident is not None:
+                self.peak_gb = max(resident, self.peak_gb or 0.0)
+            if self._done.wait(0.02):
+                return
+
+
+def _resident_gb() -> float | None:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e9
+    except OSError:
+        return None
+
+
+def _write(plan: Plan, timings: list[Timing]) -> str:
+    """The figures as JSON, which also goes to results/bench/."""
+    import json
+
+    from dd.bench.output import header
+    from dd.config import project_root
+    from dd.system.files import write_text
+
+    report: dict[str, Any] = {**header(), **asdict(plan)}
+    text = json.dumps(report | {"rows": [asdict(timing) for timing in timings]}, indent=1)
+    write_text(project_root() / "results" / "bench" / f"sampling-{plan.model}.json", text + "\n")
+    return text
+
+
+def _show(plan: Plan, timings: list[Timing]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    weights = "random weights" if plan.random_weights else "zoo weights"
+    table = Table(
+        Column("sampler", no_wrap=True),
+        "steps",
+        "draw s",
+        "decode s",
+        "s/image",
+        "speed-up",
+        "peak GB",
+        box=SIMPLE_HEAD,
+        title=f"{plan.model}, {weights}, batch {plan.batch}, {plan.dtype}, {plan.device}, guidance {plan.guidance:g}",
+    )
+    for t in timings:
+        memory = "" if t.peak_memory_gb is None else f"{t.peak_memory_gb:.2f}"
+        seconds = (t.tokens_seconds_per_image, t.decode_seconds_per_image, t.seconds_per_image)
+        table.add_row(t.sampler, str(t.evaluations), *(f"{s:.4f}" for s in seconds), f"{t.speedup:.1f} x", memory)
+    Console().print(table)

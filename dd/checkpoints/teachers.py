@@ -1,0 +1,274 @@
+"""From named tensors to models: strict loading that says what is wrong, and the folder of a materialised teacher."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dd.checkpoints import hub, zoo
+from dd.checkpoints.safe import load_tensors, save_tensors
+from dd.config import Family
+from dd.errors import DDError
+from dd.models.base import Teacher
+from dd.models.registry import build_student, build_teacher, build_tokenizer
+from dd.system.files import sha256_file, write_text
+
+logger = logging.getLogger(__name__)
+Shapes = dict[str, tuple[int, ...]]
+
+# Keys of official files that hold no weights and that our models do without.
+IGNORED = {"freqs_cis": "LlamaGen's table of rotations, recomputed from the sizes"}
+# Buffers that follow from the sizes or only count usage: EMA copies of official checkpoints may lack them.
+DERIVED = ("lvl_1L", "attn_bias_for_masking", "zero_k_bias", "ema_vocab_hit_SV", "codebook_used")
+# Prefixes that wrappers (DistributedDataParallel, torch.compile) put before every key.
+WRAPPERS = ("module.", "_orig_mod.")
+
+
+# ------------------------------------------------------------------------------------------------------- strict loading
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
+    """Names and shapes."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def clean(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without wrappers' prefixes and without the keys of `IGNORED`."""
+    result = dict(tensors)
+    for prefix in WRAPPERS:
+        if result and all(name.startswith(prefix) for name in result):
+            result = {name.removeprefix(prefix): tensor for name, tensor in result.items()}
+    return {name: tensor for name, tensor in result.items() if name not in IGNORED}
+
+
+def differences(expected: Shapes, found: Shapes, most: int = 2) -> list[str]:
+    """What hinders loading, the first few of each sort in words; empty if it fits."""
+    missing = [n for n in expected if n not in found and n.rpartition(".")[2] not in DERIVED]
+    unexpected = [n for n in found if n not in expected]
+    other = [n for n in expected if n in found and expected[n] != found[n]]
+    words = [f"{name} missing" for name in missing[:most]]
+    words += [f"{name} not expected" for name in unexpected[:most]]
+    words += [f"{name}: expected {list(expected[name])}, got {list(found[name])}" for name in other[:most]]
+    rest = sum(max(len(names) - most, 0) for names in (missing, unexpected, other))
+    return [*words, f"{rest} more"] if rest else words
+
+
+def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, name: str) -> None:
+    """Fill a module with the tensors of a file. Raises DDError with the first differences and the entry that fits."""
+    tensors = clean(tensors)
+    state = module.state_dict()
+    refuse_misfit(shapes_of(state), shapes_of(tensors), path, name)
+    module.load_state_dict({key: tensors.get(key, state[key]) for key in state}, strict=True)
+
+
+def refuse_misfit(expected: Shapes, found: Shapes, path: Path, name: str) -> None:
+    """Raise DDError if a file's tensors are not those of the entry `name`."""
+    if not (wrong := differences(expected, found)):
+        return
+    fitting = [n for n in fitting_entries(found) if n != name]
+    hint = f"it fits the entry {' or '.join(fitting)}" if fitting else "it fits no entry of the zoo"
+    raise DDError(f"{path} does not fit '{name}' ({'; '.join(wrong)}): {hint}")
+
+
+def fitting_entries(found: Shapes) -> list[str]:
+    """Entries of the zoo whose models have exactly these tensors."""
+    depth = _depth(found)
+    candidates = {n: e for n, e in zoo.entries().items() if _entry_depth(e) in (None, depth)}
+    return [n for n in candidates if (shapes := entry_shapes(n)) and not differences(shapes, found)]
+
+
+def _depth(shapes: Shapes) -> int:
+    """Transformer blocks that the names count; 0 for a tokenizer."""
+    return len({name.split(".")[1] for name in shapes if name.startswith(("layers.", "blocks."))})
+
+
+def _entry_depth(entry: zoo.Entry) -> int | None:
+    """The same from an entry's configuration, without building anything; None if it does not say."""
+    config = entry.config or {}
+    return 0 if entry.kind == "tokenizer" else config.get("n_layer", config.get("depth"))
+
+
+def entry_shapes(name: str) -> Shapes:
+    """Names and shapes of an entry's model, built without memory; empty for entries that are no models."""
+    entry = zoo.entry(name)
+    if entry.family is None or entry.config is None or entry.kind not in ("tokenizer", "teacher", "student"):
+        return {}
+    codes = tokenizer_config(entry) if entry.kind == "teacher" else {}
+    return _shapes(entry.kind, entry.family, json.dumps(codes), json.dumps(entry.config))
+
+
+@cache
+def _shapes(kind: str, family: str, codes: str, config: str) -> Shapes:
+    sizes = json.loads(config)
+    if kind == "tokenizer":
+        return shapes_of(build_tokenizer(family, sizes, "meta").state_dict())
+    if kind == "student":
+        return shapes_of(build_student(family, sizes, "meta").state_dict())
+    teacher = build_teacher(family, json.loads(codes), sizes, "meta")
+    return shapes_of(teacher.get_submodule("transformer").state_dict())
+
+
+def tokenizer_config(teacher: zoo.Entry) -> dict[str, Any]:
+    """Settings of a teacher's tokenizer: its entry's, with what the teacher overrides."""
+    if teacher.tokenizer is None or teacher.config is None or teacher.family is None:
+        raise DDError(f"zoo: '{teacher.name}' cannot be built: {teacher.limit or 'its entry names no sizes'}")
+    return {**(zoo.entry(teacher.tokenizer, "tokenizer").config or {}), **teacher.tokenizer_config}
+
+
+def read_weights(entry: zoo.Entry, path: Path) -> dict[str, Tensor]:
+    """The tensors of an entry's file; a file nested otherwise is named with the entry that would fit."""
+    try:
+        return clean(load_tensors(path, entry.nesting))
+    except DDError as error:
+        for other in dict.fromkeys(e.nesting for e in zoo.entries().values() if e.nesting != entry.nesting):
+            try:
+                found = shapes_of(clean(load_tensors(path, other)))
+            except DDError:
+                continue
+            if names := fitting_entries(found):
+                message = str(error).split(": name the entry")[0]
+                raise DDError(f"{message}: it fits the entry {' or '.join(names)}, not '{entry.name}'") from None
+        raise
+
+
+# --------------------------------------------------------------------------------------------------------------- hashes
+
+
+def tensors_hash(tensors: Mapping[str, Tensor], *more: Any) -> str:
+    """SHA-256 over names, types, shapes and bytes, whatever file they come from, and over JSON-able `more`."""
+    digest = hashlib.sha256(json.dumps(more, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _codebook_hash(tokenizer: Mapping[str, Tensor]) -> str:
+    return tensors_hash({"codebook": tokenizer["quantize.embedding.weight"].float()})
+
+
+# ------------------------------------------------------------------------------------------------------ teacher folders
+
+
+@dataclass(frozen=True)
+class TeacherInfo:
+    """teacher.json: everything about a materialised teacher but its weights."""
+
+    name: str
+    family: Family
+    tokenizer_config: dict[str, Any]
+    transformer_config: dict[str, Any]
+    image_size: int
+    classes: tuple[str, ...]
+    sha256: str
+    codebook_sha256: str
+    text_encoder: str | None = None
+    licence: str = ""
+    origin: dict[str, Any] = field(default_factory=dict)
+
+
+def read_info(path: Path | str) -> TeacherInfo:
+    """teacher.json of a teacher's folder. Raises DDError when there is none or it is of another version."""
+    file = Path(path) / "teacher.json"
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        return TeacherInfo(**{**data, "classes": tuple(data["classes"])})
+    except FileNotFoundError:
+        raise DDError(f"expected a teacher in {path}, teacher.json is missing: run its stage 'teacher'") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise DDError(f"{file} is damaged or of another version ({error}): run its stage 'teacher' again") from None
+
+
+def materialise(name: str, target: Path, own: str | None = None) -> TeacherInfo:
+    """Write tokenizer.safetensors, transformer.safetensors and teacher.json of a zoo's teacher into `target`.
+
+    own: a file or folder of the user's that wins over the zoo's copies (`zoo.weights_path`).
+    Everything is checked against the entry's sizes before a byte is written.
+    """
+    entry = zoo.entry(name, "teacher")
+    codes = tokenizer_config(entry)
+    family, config = entry.family, entry.config
+    assert family is not None
+    assert config is not None
+    parts = {"tokenizer": zoo.entry(entry.tokenizer or "", "tokenizer"), "transformer": entry}
+    paths = {role: zoo.weights_path(part, own, role) for role, part in parts.items()}
+    tensors = {role: read_weights(parts[role], path) for role, path in paths.items()}
+    for role, part in parts.items():
+        refuse_misfit(entry_shapes(part.name), shapes_of(tensors[role]), paths[role], part.name)
+    empty = build_teacher(family, codes, config, "meta")
+    info = TeacherInfo(
+        name=name,
+        family=family,
+        tokenizer_config=codes,
+        transformer_config=config,
+        image_size=empty.tokenizer.image_size,
+        classes=entry.class_names(),
+        sha256=tensors_hash({f"{r}.{k}": t for r in parts for k, t in tensors[r].items()}, family, codes, config),
+        codebook_sha256=_codebook_hash(tensors["tokenizer"]),
+        text_encoder=entry.text_encoder,
+        licence=entry.licence,
+        origin={role: _origin(parts[role], path, own) for role, path in paths.items()},
+    )
+    target.mkdir(parents=True, exist_ok=True)
+    for role in parts:
+        save_tensors(target / f"{role}.safetensors", tensors[role])
+    write_text(target / "teacher.json", json.dumps(asdict(info), indent=1) + "\n")
+    return info
+
+
+def _origin(entry: zoo.Entry, path: Path, own: str | None) -> dict[str, Any]:
+    """Where a file came from, without any path of this machine."""
+    given = own is not None and path.resolve().is_relative_to(Path(own).expanduser().resolve())
+    where: dict[str, Any] = {"file": path.name, "given by": "path"} if given else {"entry": entry.name}
+    if not given and entry.file.repo:
+        record = hub.recorded(entry.file.hub_file())
+        where |= {"repo": entry.file.repo, "path": entry.file.path, "revision": record.revision if record else None}
+    return where | {"sha256": sha256_file(path)}
+
+
+def load_teacher_dir(path: Path | str, device: torch.device | str = "cpu") -> Teacher:
+    """The teacher in a folder that `materialise` wrote, in evaluation mode, without gradients."""
+    info = read_info(path)
+    files = {role: Path(path) / f"{role}.safetensors" for role in ("tokenizer", "transformer")}
+    tensors = {role: load_tensors(file) for role, file in files.items()}
+    return _assemble(info.family, info.tokenizer_config, info.transformer_config, tensors, files, info.name, device)
+
+
+def load_teacher(name: str, device: torch.device | str = "cpu") -> Teacher:
+    """A teacher straight from the zoo."""
+    entry = zoo.entry(name, "teacher")
+    codes = tokenizer_config(entry)
+    parts = {"tokenizer": zoo.entry(entry.tokenizer or "", "tokenizer"), "transformer": entry}
+    files = {role: zoo.local(part.file) for role, part in parts.items()}
+    tensors = {role: read_weights(parts[role], file) for role, file in files.items()}
+    return _assemble(entry.family or "", codes, entry.config or {}, tensors, files, name, device)
+
+
+def _assemble(
+    family: str,
+    codes: Mapping[str, Any],
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    files: Mapping[str, Path],
+    name: str,
+    device: torch.device | str,
+) -> Teacher:
+    teacher = build_teacher(family, codes, config)
+    for role in ("tokenizer", "transformer"):
+        load_strict(teacher.get_submodule(role), tensors[role], files[role], name)
+    return frozen(teacher).to(device)
+
+
+def frozen(module: Any) -> Any:
+    """The module in evaluation mode, its parameters without gradients."""
+    return module.eval().requires_grad_(False)

@@ -1,0 +1,88 @@
+"""`dd-cli`: the commands of dd/cli, one-line errors, logging."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from dd import __version__
+from dd.bench import evaluation as bench_evaluation
+from dd.bench import map_accuracy as bench_map
+from dd.bench import sampling as bench_sampling
+from dd.bench import shards as bench_shards
+from dd.bench import training as bench_training
+from dd.cli import doctor, experiment, export_npz, report, run, sample, shards, zoo
+from dd.errors import DDError
+from dd.system.files import explained
+
+app = typer.Typer(
+    name="dd-cli",
+    help="Distilled Decoding: image autoregressive models as one- and two-step generators.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def settings(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show debugging messages.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say so.")] = False,
+) -> None:
+    """Distilled Decoding: image autoregressive models as one- and two-step generators."""
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    if not verbose:
+        for name in ("httpx", "matplotlib", "PIL", "dvc"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+
+bench = typer.Typer(help="Measure speed on this machine, side by side in one run.", no_args_is_help=True)
+bench.command()(bench_map.map)
+bench.command()(bench_shards.trajectories)
+bench.command()(bench_shards.shards)
+bench.command()(bench_sampling.sampling)
+bench.command()(bench_training.training)
+bench.command()(bench_evaluation.evaluation)
+
+app.command()(sample.sample)
+app.command()(report.report)
+run.register(app)
+app.add_typer(experiment.app, name="experiment")
+app.add_typer(zoo.app, name="zoo")
+app.add_typer(shards.app, name="shards")
+app.command("export-npz")(export_npz.export_npz)
+app.add_typer(bench, name="bench")
+app.command()(doctor.doctor)
+
+
+def main() -> None:
+    """Run the command line: exit status 2 and one line for a problem that the user can solve, 130 for Ctrl-C."""
+    try:
+        with explained():
+            app(prog_name="dd-cli")
+    except DDError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # `dd-cli ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

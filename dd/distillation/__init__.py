@@ -1,0 +1,1 @@
+"""Idea 3: the student's losses and its training."""

@@ -1,0 +1,72 @@
+"""Training batches from trajectory shards."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dd.distillation.task import Pairs
+from dd.models.base import Condition
+from dd.system.machine import one_thread
+from dd.trajectories.reader import Rows, Shards
+
+# Batches that are ready before they are asked for.
+AHEAD = 4
+
+
+class ShardPairs:
+    """Endless batches from the shards, made by a thread while the batch before is trained on.
+
+    Noise is recomputed from (seed, sample index), never stored. lookup: from condition numbers (B,) to what the student
+    takes (captions); default the numbers themselves, which are classes.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        batch: int,
+        seed: int,
+        device: torch.device,
+        rank: int = 0,
+        world: int = 1,
+        lookup: Callable[[Tensor], Condition] | None = None,
+    ) -> None:
+        self.shards, self.device, self.lookup = shards, device, lookup
+        self.reader = shards.reader(batch, seed, rank, world)
+        self.state = self.reader.state_dict()
+
+    def __iter__(self) -> Iterator[Pairs]:
+        rows = iter(self.reader)
+
+        def make() -> tuple[Pairs, dict[str, Any]]:
+            return self.pairs(next(rows)), self.reader.state_dict()
+
+        pool = ThreadPoolExecutor(1, initializer=one_thread)
+        try:
+            ready = deque(pool.submit(make) for _ in range(AHEAD))
+            while True:
+                pairs, self.state = ready.popleft().result()
+                ready.append(pool.submit(make))
+                yield pairs
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def pairs(self, rows: Rows) -> Pairs:
+        """Rows of the shards with their noise, on the device."""
+        e = self.shards.noise(rows)
+        condition = self.lookup(rows.conditions) if self.lookup else rows.conditions
+        return Pairs(e.to(self.device), rows.tokens.to(self.device), condition.to(self.device))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Place in the shuffled order, behind the last batch that was given out."""
+        return self.state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.reader.load_state_dict(state)
+        self.state = self.reader.state_dict()

@@ -1,0 +1,140 @@
+"""What a training step minimises: the paper's terms on the pairs and, beyond it, what the student itself draws.
+
+`dd.distillation.training` owns the student, the optimizers and the checkpoints; here are the terms and the networks
+they need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from dd.config import DistillConfig, SecondPhaseConfig
+from dd.distillation.frechet import MatchingLoss, straight_through
+from dd.distillation.losses import LossWeights, distillation_loss
+from dd.distillation.on_policy import Shadow, own_prefix_loss, own_tokens, score_loss, shadow_loss, teacher_view
+from dd.distillation.task import Pairs, Task
+from dd.errors import DDError
+from dd.flow.map import Codes
+from dd.models.base import StudentOutput
+from dd.sampling.samplers import known, perturb
+from dd.system.precision import autocast
+
+Model = Callable[..., StudentOutput]
+
+
+def check_timesteps(timesteps: tuple[int, ...], groups: int) -> None:
+    """Raise DDError for trajectory points that the shards cannot give."""
+    if max(timesteps) >= groups:
+        raise DDError(
+            f"timesteps: expected points below the teacher's {groups} groups, got {max(timesteps)}; "
+            "each is a number of finished groups"
+        )
+
+
+def trajectory_points(timesteps: tuple[int, ...], rows: int, first: int) -> Tensor:
+    """(rows,) int64: the trajectory points of rows first, first + 1, ... of a run, in turn.
+
+    The pairs are in random order already; in turn, the points have equal shares of every part of a batch.
+    """
+    return torch.tensor(timesteps)[(first + torch.arange(rows)) % len(timesteps)]
+
+
+def student_input(task: Task, pairs: Pairs, finished: Tensor, codebook: Tensor) -> Tensor:
+    """(B, L, C): the trajectory point `finished` (B,) of each pair."""
+    noise = torch.zeros_like(pairs.noise) if task.noise_free else pairs.noise
+    return perturb(codebook[pairs.tokens], noise, finished, task.teacher.groups)
+
+
+class Objective:
+    """The loss terms of a run. `parts` are those with state."""
+
+    def __init__(self, task: Task, config: DistillConfig, accelerator: Accelerator) -> None:
+        self.task, self.device, self.several = task, accelerator.device, accelerator.num_processes > 1
+        self.precision, self.own_prefix = config.precision, config.losses.own_prefix
+        self.second = config.second if config.second.steps else SecondPhaseConfig(pairs=1.0)
+        self.weights = LossWeights(**config.losses.model_dump(include=set(LossWeights.__annotations__)))
+        self.teacher = task.teacher.to(self.device).eval().requires_grad_(False)
+        self.codebook = self.teacher.codebook
+        self.codes = Codes.prepare(self.codebook)
+        self.bare_shadow = Shadow(self.teacher) if self.second.score else None
+        self.shadow = None if self.bare_shadow is None else accelerator.prepare(self.bare_shadow)
+        self.matching: MatchingLoss | None = None
+        if self.second.frechet:
+            assert task.appearance is not None
+            total = partial(accelerator.reduce, reduction="sum")
+            self.matching = MatchingLoss(task.appearance, config.timesteps, self.second.frechet_memory, total)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """What a checkpoint must hold of it, by name."""
+        found = {"matching": self.matching, "shadow": self.bare_shadow}
+        return {name: part for name, part in found.items() if part is not None}
+
+    def watch(self, model: Model, pairs: Pairs, finished: Tensor) -> dict[str, Tensor]:
+        """The shadow learns what the student gives out, and the moments fill, before the student is moved by either.
+
+        A shadow that still is the teacher would call everything that guidance takes away too rare.
+        """
+        with torch.no_grad():
+            output, unknown = self.predict(model, pairs, finished)
+            self._frechet(output, pairs, unknown, finished)
+        if self.shadow is None:
+            return {}
+        own = own_tokens(output, pairs.tokens, unknown)
+        with autocast(self.precision, self.device.type):
+            learnt = self.shadow(own, pairs.condition)
+        return {"shadow": shadow_loss(learnt, own, unknown)}
+
+    def _frechet(self, output: StudentOutput, pairs: Pairs, unknown: Tensor, finished: Tensor) -> Tensor:
+        if self.matching is None:
+            return torch.zeros((), device=self.device)
+        drawn = torch.where(unknown[..., None], straight_through(output, self.codebook), self.codebook[pairs.tokens])
+        return self.second.frechet * self.matching(self.teacher.decode(drawn), finished)
+
+    def terms(self, model: Model, pairs: Pairs, finished: Tensor, second: bool) -> tuple[dict[str, Tensor], Tensor]:
+        """The loss terms, and a zero that keeps untrained heads in the graph of several processes."""
+        output, unknown = self.predict(model, pairs, finished)
+        decode, distance = self.teacher.tokenizer.decode, self.task.distance
+        terms = distillation_loss(output, pairs.tokens, unknown, self.codebook, self.weights, decode, distance)
+        if second:
+            terms = {name: self.second.pairs * term for name, term in terms.items()}
+        terms |= self._on_policy(output, pairs, unknown, second)
+        if self.matching is not None and second:
+            terms["frechet"] = self._frechet(output, pairs, unknown, finished)
+        idle = torch.zeros((), device=self.device)
+        if self.several and not self.weights.cross_entropy:
+            idle = idle + 0 * output.logits.sum()
+        if self.several and not (self.weights.regression or self.weights.perceptual):
+            idle = idle + 0 * output.codes.sum()
+        return terms, idle
+
+    def _on_policy(self, output: StudentOutput, pairs: Pairs, unknown: Tensor, second: bool) -> dict[str, Tensor]:
+        """The terms that need the teacher's view of the student's own tokens (`dd.distillation.on_policy`)."""
+        task, own_prefix = self.task, self.own_prefix * (self.second.pairs if second else 1)
+        score = self.second.score if second else 0
+        if not (own_prefix or score):
+            return {}
+        own, terms = own_tokens(output, pairs.tokens, unknown), {}
+        with autocast(self.precision, self.device.type):
+            view = teacher_view(self.teacher, own, pairs.condition, task.filters)
+        if own_prefix:
+            loss = own_prefix_loss(output, pairs.noise, view, unknown, self.codes, task.solver)
+            terms["own_prefix"] = own_prefix * loss
+        if score:
+            assert self.shadow is not None
+            with autocast(self.precision, self.device.type):
+                learnt = self.shadow(own, pairs.condition)
+            terms["score"] = score * score_loss(output, view, learnt, unknown)
+            terms["shadow"] = shadow_loss(learnt, own, unknown)
+        return terms
+
+    def predict(self, model: Model, pairs: Pairs, finished: Tensor) -> tuple[StudentOutput, Tensor]:
+        """The model's output at trajectory points (B,), and which positions (B, L) are to be predicted."""
+        x = student_input(self.task, pairs, finished, self.codebook)
+        with autocast(self.precision, self.device.type):
+            output = model(x, finished, pairs.condition)
+        return output, ~known(finished, self.teacher.groups)

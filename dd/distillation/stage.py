@@ -1,0 +1,282 @@
+"""A student from an experiment's pairs, with the set predictor behind the baselines; or a released one, fetched.
+
+Work goes on in work/<fingerprint>/ after a kill, and is published as a whole.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from dd import __version__, config
+from dd.checkpoints import zoo
+from dd.checkpoints.students import materialise_student, save_student_dir
+from dd.checkpoints.teachers import load_teacher_dir, read_info
+from dd.config import DistillConfig, Experiment, SecondPhaseConfig
+from dd.distillation.batches import ShardPairs
+from dd.distillation.frechet import Appearance, shifted
+from dd.distillation.losses import ImageDistance
+from dd.distillation.objective import check_timesteps
+from dd.distillation.task import Curves, Task
+from dd.distillation.training import Outcome, this_process, train
+from dd.distillation.validation import Probe, open_probe
+from dd.errors import DDError
+from dd.metrics.classifier import SmallClassifier
+from dd.models.base import Filters, Groups, Student, Teacher
+from dd.models.registry import build_student, build_teacher, student_config
+from dd.system.files import publish
+from dd.system.progress import progress
+from dd.text.captions import CaptionStates, open_captions, plan_captions
+from dd.trajectories.plan import MANIFEST
+from dd.trajectories.reader import Rows, Shards, open_shards
+
+log = logging.getLogger(__name__)
+
+# Pictures of the teacher that second.frechet compares with.
+WANTED = 4096
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What an experiment is distilled from: checked, nothing of it loaded."""
+
+    experiment: Experiment
+    settings: DistillConfig
+    teacher_dir: Path
+    shards: Shards
+
+
+def check_inputs(name: str, experiment: Experiment, settings: DistillConfig, root: Path) -> Inputs:
+    """Open the shards and compare them and the settings with the teacher. Raises DDError."""
+    teacher_dir = root / "data" / name / "teacher"
+    info = read_info(teacher_dir)
+    empty = build_teacher(info.family, info.tokenizer_config, info.transformer_config, "meta")
+    check_settings(settings, empty.groups)
+    shards = open_shards(root / "data" / name / "trajectories", expect_teacher=info.sha256)
+    chosen = experiment.teacher
+    filters = Filters(chosen.guidance, chosen.top_k, chosen.top_p, chosen.temperature, chosen.guidance_tokens)
+    if shards.plan.filters != filters:
+        raise DDError(
+            f"{shards.url} was drawn with {shards.plan.filters}, params.yaml says {filters}: "
+            "run the stage 'trajectories' again"
+        )
+    return Inputs(experiment, settings, teacher_dir, shards)
+
+
+def check_settings(settings: DistillConfig, groups: Groups) -> None:
+    """Raise DDError for settings that this teacher or this installation cannot give."""
+    check_timesteps((*settings.timesteps, *settings.baseline.timesteps), len(groups))
+    if not (settings.losses.perceptual or wants_frechet(settings)):
+        return
+    if settings.losses.perceptual_network != "lpips":
+        zoo.entry(settings.losses.perceptual_network, "extractor")
+    elif importlib.util.find_spec("lpips") is None:
+        raise DDError(
+            'losses.perceptual: lpips is not installed; pip install "dd[perceptual]", name an extractor of the zoo as '
+            "losses.perceptual_network, or set perceptual: 0"
+        )
+
+
+def wants_frechet(settings: DistillConfig) -> bool:
+    """Does a second phase compare pictures together?"""
+    return bool(settings.second.steps and settings.second.frechet)
+
+
+def open_task(inputs: Inputs, folder: Path) -> tuple[Task, dict[str, Any]]:
+    """Load everything that training needs; with the student's configuration."""
+    process, settings = this_process(), inputs.settings
+    device = process.device
+    teacher = load_teacher_dir(inputs.teacher_dir, device)
+    rank, world = process.process_index, process.num_processes
+    source = ShardPairs(inputs.shards, settings.batch, settings.seed, device, rank, world, lookup(inputs))
+    task = Task(
+        teacher=teacher,
+        pairs=source,
+        held_out=source.pairs(held_out(inputs.shards)),
+        folder=folder,
+        distance=image_distance(settings, device),
+        appearance=appearance(inputs, teacher),
+        probe=probe(inputs, teacher),
+        filters=inputs.shards.plan.filters,
+        solver=inputs.shards.plan.solver,
+    )
+    return task, student_config(teacher, **settings.student.model_dump())
+
+
+def lookup(inputs: Inputs) -> CaptionStates | None:
+    """The encoded captions that the pairs' conditions count; None for classes. Raises DDError if they changed since."""
+    plan = inputs.shards.plan
+    if not plan.captions_sha256:
+        return None
+    if plan_captions(inputs.teacher_dir, "train", plan.conditions) != (plan.conditions, plan.captions_sha256):
+        raise DDError(f"{inputs.shards.url} was drawn from other captions: run the stage 'trajectories' again")
+    return open_captions(inputs.teacher_dir, "train", config.project_root() / "work" / "captions", plan.conditions)
+
+
+def probe(inputs: Inputs, teacher: Teacher) -> Probe | None:
+    """The distance that `distill.probe` asks for, opened; None where it asks for none."""
+    settings = inputs.settings
+    if not settings.probe.every:
+        return None
+    wanted, classes = settings.probe, len(read_info(inputs.teacher_dir).classes)
+    steps = settings.steps + settings.second.steps
+    return open_probe(teacher, classes, wanted.protocol, wanted.images, wanted.every, steps, settings.split)
+
+
+def held_out(shards: Shards) -> Rows:
+    """The rows for validation; none where trajectories.held_out is 0."""
+    if shards.rows("held_out"):
+        return shards.held_out()
+    return shards.to_tensors("train", 1).take(slice(0))
+
+
+def image_distance(settings: DistillConfig, device: torch.device) -> ImageDistance | None:
+    """The perceptual network that the settings name (`check_settings`): LPIPS, or an extractor of the zoo."""
+    if not settings.losses.perceptual:
+        return None
+    wanted = settings.losses.perceptual_network
+    if wanted != "lpips":
+        return extractor(wanted, device).perceptual_distance
+    import lpips
+
+    network = lpips.LPIPS(net="vgg").to(device).eval().requires_grad_(False)
+    return lambda images, targets: network(images, targets).flatten()
+
+
+def extractor(name: str, device: torch.device) -> SmallClassifier:
+    """A feature network of the zoo."""
+    return SmallClassifier.load(zoo.local(zoo.entry(name, "extractor").file)).to(device)
+
+
+@torch.no_grad()
+def appearance(inputs: Inputs, teacher: Teacher) -> Appearance | None:
+    """What `second.frechet` compares with: features of the teacher's pictures, decoded from the first pairs."""
+    device = teacher.codebook.device
+    if not wants_frechet(inputs.settings):
+        return None
+    network = extractor(inputs.settings.losses.perceptual_network, device)
+    tokens = inputs.shards.to_tensors("train", WANTED).tokens.to(device)
+    wanted = []
+    for start in progress(range(0, len(tokens), 256), unit="batches", label="the teacher's pictures"):
+        pictures = teacher.decode(teacher.codebook[tokens[start : start + 256]])
+        wanted.append(network(shifted(pictures, start)).features)
+    return Appearance(lambda images: network(images).features, torch.cat(wanted))
+
+
+def fit(task: Task, sizes: dict[str, Any], settings: DistillConfig, family: str, steps: int) -> Outcome:
+    """Build, initialise and train one student."""
+    torch.manual_seed(settings.seed)
+    student: Student = build_student(family, sizes)
+    if settings.initialise == "teacher":
+        student.initialise_from(task.teacher)
+    else:
+        student.init_weights()  # type: ignore[operator]
+    return train(student, task, settings, steps)
+
+
+def write_curves(folder: Path, curves: Curves) -> None:
+    """DVCLive's files (one TSV per curve), written anew, so that a resumed run has no step twice."""
+    from dvclive import Live
+
+    steps = sorted({step for points in curves.values() for step, _ in points})
+    values = {name: dict(points) for name, points in curves.items()}
+    with Live(str(folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False) as live:
+        for step in steps:
+            live.step = step
+            for name, points in values.items():
+                if step in points:
+                    live.log_metric(name, points[step])
+
+
+def distill(name: str, experiment: Experiment, settings: DistillConfig, root: Path) -> str:
+    """Train, save and publish. Returns what was done; nothing in processes beside the main one."""
+    inputs = check_inputs(name, experiment, settings, root)
+    manifest = root / "data" / name / "trajectories" / MANIFEST
+    folder = root / "work" / config.fingerprint("distill", __version__, name, settings, manifest)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not this_process().is_main_process:
+        run(inputs, folder)
+        return ""
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise DDError(f"another process distills this (it holds {folder / 'lock'}): wait until it ends") from None
+    try:
+        outcome = run(inputs, folder)
+        publish(complete(folder / "out"), root / "models" / name)
+    finally:
+        lock.release()
+    shutil.rmtree(folder, ignore_errors=True)  # its checkpoints would hide later changes of the code
+    accuracy = {k.removeprefix("accuracy/"): round(v[-1][1], 3) for k, v in outcome.curves.items() if "accuracy" in k}
+    return f"wrote models/{name}: {outcome.steps} steps, held-out token accuracy {json.dumps(accuracy)}"
+
+
+def run(inputs: Inputs, folder: Path) -> Outcome:
+    """Train what the settings ask for; the main process leaves it in folder/out."""
+    settings, out, main = inputs.settings, folder / "out", this_process().is_main_process
+    task, sizes = open_task(inputs, folder)
+    task = with_curves(task, folder / "curves")
+    outcome = fit(task, sizes, settings, inputs.experiment.family, settings.steps)
+    if main:
+        about = {
+            "steps": outcome.steps,
+            "hours": round(outcome.seconds / 3600, 3),
+            "processes": this_process().num_processes,
+            "settings": settings.model_dump(mode="json"),
+        }
+        shutil.rmtree(out, ignore_errors=True)  # of an earlier run, killed while it wrote
+        save_student_dir(out, outcome.student, sizes, inputs.teacher_dir, about)
+        write_curves(out / "curves", outcome.curves)
+    if settings.baseline.steps:
+        predictor, plain = baseline(task, sizes, inputs)
+        if main:
+            about = {"steps": predictor.steps, "noise": False}
+            save_student_dir(out / "baseline", predictor.student, plain, inputs.teacher_dir, about)
+    return outcome
+
+
+def with_curves(task: Task, folder: Path) -> Task:
+    """The task, writing its curves while it runs."""
+    return replace(task, on_curves=lambda curves: write_curves(folder, curves))
+
+
+def baseline(task: Task, sizes: dict[str, Any], inputs: Inputs) -> tuple[Outcome, dict[str, Any]]:
+    """The set predictor of onestep* and skip-n: the authors' student design, trained with its noise set to zero."""
+    settings = inputs.settings
+    plain = {**sizes, "noise_logits": False, "flow_steps": 0, "refinements": 0}
+    losses = settings.losses.model_copy(update={"own_prefix": 0.0})
+    only = {"timesteps": settings.baseline.timesteps, "losses": losses, "second": SecondPhaseConfig()}
+    run = settings.model_copy(update=only)
+    free = replace(task, noise_free=True, folder=task.folder / "baseline", label="baseline", on_curves=None, probe=None)
+    free.folder.mkdir(exist_ok=True)
+    return fit(free, plain, run, inputs.experiment.family, settings.baseline.steps), plain
+
+
+def complete(folder: Path) -> Path:
+    """The folder with everything that dvc.yaml declares, empty where this experiment has none of it."""
+    for part in ("baseline", "curves/plots/metrics"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def main(name: str) -> str:
+    root = config.project_root()
+    experiment = config.load_experiment(name)
+    if experiment.distill is None:
+        assert experiment.student is not None
+        if not this_process().is_main_process:
+            return ""
+        folder = root / "work" / config.fingerprint("student", name, experiment.student)
+        info = materialise_student(experiment.student, folder, root / "data" / name / "teacher")
+        publish(complete(folder), root / "models" / name)
+        return f"wrote models/{name}: {experiment.student}, SHA-256 {info.sha256[:12]}..."
+    return distill(name, experiment, experiment.distill, root)

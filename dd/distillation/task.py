@@ -1,0 +1,68 @@
+"""What one run of distillation trains on: batches of trajectories, the teacher and the measures beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from dd.distillation.frechet import Appearance
+from dd.distillation.losses import ImageDistance
+from dd.flow.grid import Solver
+from dd.models.base import Condition, Filters, Student, Teacher
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A batch of trajectories: noise (B, L, C) float32, tokens (B, L) int64, condition of size B."""
+
+    noise: Tensor
+    tokens: Tensor
+    condition: Condition
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def take(self, rows: slice) -> Pairs:
+        """Some of them."""
+        return Pairs(self.noise[rows], self.tokens[rows], self.condition[rows])
+
+
+class PairSource(Protocol):
+    """Endless batches in a fixed shuffled order; its state resumes at the exact sample."""
+
+    def __iter__(self) -> Iterator[Pairs]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+# Name -> (step, value) in rising order.
+Curves = dict[str, list[tuple[int, float]]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one run trains on.
+
+    noise_free: zero where nothing is known, which makes the student a set predictor (the baselines).
+    distance: image distance for the perceptual term; appearance: for the Frechet term.
+    filters, solver: of the trajectories.
+    probe: further held-out numbers of the averaged student, at a step.
+    on_curves: called with the curves so far, after every measurement.
+    """
+
+    teacher: Teacher
+    pairs: PairSource
+    held_out: Pairs
+    folder: Path
+    noise_free: bool = False
+    distance: ImageDistance | None = None
+    appearance: Appearance | None = None
+    filters: Filters = field(default_factory=Filters)
+    solver: Solver | None = None
+    probe: Callable[[Student, int], dict[str, float]] | None = None
+    on_curves: Callable[[Curves], None] | None = None
+    label: str = "distill"

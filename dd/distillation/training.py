@@ -1,0 +1,293 @@
+"""Distillation: a student trained on (noise, tokens) pairs, on Accelerate.
+
+Nothing random happens in a step: pairs come in an order that follows from a seed, trajectory points in turn. So a run
+that was killed and resumed ends with the same weights as an undisturbed one (same machine, CPU), and accumulated
+parts or several processes (`accelerate launch`) do what one larger batch does. Checkpoints are whole folders, renamed
+into place.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import pickle
+import shutil
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator, PartialState
+from torch import Tensor
+
+from dd.config import DistillConfig, fingerprint
+from dd.distillation.losses import LossWeights, distillation_loss
+from dd.distillation.objective import Objective, check_timesteps, trajectory_points
+from dd.distillation.optimizers import EMA, build_optimizers, cosine, set_rate
+from dd.distillation.task import Curves, Pairs, Task
+from dd.errors import DDError
+from dd.models.base import Student
+from dd.system.files import publish, recover
+from dd.system.progress import Progress, progress
+
+log = logging.getLogger(__name__)
+
+# A run whose loss is so many times its first one has diverged.
+_DIVERGED = 3.0
+# Steps of the second phase's warm-up.
+_SECOND_WARMUP = 10
+
+
+@dataclass
+class Outcome:
+    """student: with averaged weights, in eval mode. seconds: of training, resumed parts included."""
+
+    student: Student
+    steps: int
+    seconds: float
+    curves: Curves = field(default_factory=dict)
+
+
+def this_process() -> PartialState:
+    """This process among those that `accelerate launch` started (one without it), and its device."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def train(student: Student, task: Task, config: DistillConfig, steps: int | None = None) -> Outcome:
+    """Train a student and return it with its averaged weights.
+
+    steps: of the first phase, if not config.steps. Continues from task.folder if a checkpoint lies there. Raises
+    DDError when that is of another run, and when the loss is no longer finite or has diverged. With several processes,
+    config.batch is the batch of each of them, and only the main process measures, writes and has curves.
+    """
+    check_timesteps(config.timesteps, len(task.teacher.groups))
+    return _Run(student, task, config, steps or config.steps).go()
+
+
+class _Run:
+    def __init__(self, student: Student, task: Task, config: DistillConfig, steps: int) -> None:
+        self.task, self.config = task, config
+        self.turn, self.steps = steps, steps + config.second.steps  # where the second phase begins, and ends
+        self.checkpoint = task.folder / "checkpoint"
+        self.accelerator = Accelerator(
+            cpu=this_process().device.type == "cpu",
+            mixed_precision="no",  # the objective sets it, for the student alone
+            gradient_accumulation_steps=config.accumulate,
+        )
+        self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        self.identity = fingerprint(config, steps, task.noise_free, self.world)
+        self.objective = Objective(task, config, self.accelerator)
+        self.second, self.shadow = self.objective.second, self.objective.shadow
+        self.bare = student.to(self.device)
+        self.optimizers = build_optimizers(student, config.lr, config.muon_lr, config.weight_decay, config.betas)
+        own = len(self.optimizers)
+        if (shadow := self.objective.bare_shadow) is not None:
+            self.optimizers += build_optimizers(
+                shadow, self.second.shadow_lr, self.second.shadow_muon_lr, 0.0, config.betas
+            )
+        self.model, *self.optimizers = self.accelerator.prepare(self.bare, *self.optimizers)
+        self.students = self.optimizers[:own]  # the shadow's have no schedule
+        self.ema = EMA(self.bare, config.ema, config.ema_warmup)
+        self.first, self.seconds = 0, 0.0
+        self.saved: int | None = None
+        self.curves: Curves = {}
+        self.recent: list[dict[str, Tensor]] = []  # what steps gave since the last look at it
+
+    def go(self) -> Outcome:
+        self._resume()
+        if self.first == 0:
+            self._measure(0)
+        started = time.monotonic()
+        batches = iter(self.task.pairs)
+        self.model.train()
+        # Every process looks at the same numbers, one shows them.
+        bar: Progress[Any] | None = None
+        if self.main:
+            bar = progress(self.steps, unit="steps", label=self.task.label, done=self.first)
+        with bar or nullcontext():
+            for step in range(self.first, self.steps):
+                self.recent.append(self._step(step, batches))
+                done = step + 1
+                last, save = done == self.steps, done % self.config.checkpoint_every == 0
+                values = self._log(done) if last or save or done % self.config.log_every == 0 else {}
+                if bar:
+                    bar.update(1, **values)
+                if last or done % self.config.evaluate_every == 0:
+                    self._measure(done)
+                if last or save:
+                    self._save(done, self.seconds + time.monotonic() - started)
+        self.bare.load_state_dict(self.ema.average)
+        return Outcome(self.bare.eval(), self.steps, self.seconds + time.monotonic() - started, self.curves)
+
+    def _step(self, step: int, batches: Iterator[Pairs]) -> dict[str, Tensor]:
+        """One update of the weights. Returns its loss terms (means over its parts) and the gradient's norm."""
+        if step == self.turn:
+            self.bare.load_state_dict(self.ema.average)
+            self.ema.restart()
+        set_rate(self.students, self._rate(step))
+        result: dict[str, Tensor] = {}  # stays on the device: to look at it every time would hold the device up
+        for part in range(self.config.accumulate):
+            pairs = next(batches)
+            first = ((step * self.config.accumulate + part) * self.world + self.rank) * len(pairs)
+            with self.accelerator.accumulate(self.model):
+                points = trajectory_points(self.config.timesteps, len(pairs), first).to(self.device)
+                watching = self.turn <= step < self.turn + self.second.watch
+                if watching:
+                    terms, idle = self.objective.watch(self.model, pairs, points), torch.zeros((), device=self.device)
+                else:
+                    terms, idle = self.objective.terms(self.model, pairs, points, step >= self.turn)
+                loss = torch.stack([*terms.values(), idle]).sum()
+                if loss.requires_grad:  # not while only moments fill
+                    self.accelerator.backward(loss)
+                for name, term in terms.items():
+                    result[name] = result.get(name, 0.0) + term.detach() / self.config.accumulate
+                if self.accelerator.sync_gradients:
+                    norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
+                    result["gradient_norm"] = torch.as_tensor(norm, device=self.device)
+                    if self.shadow is not None:
+                        self.accelerator.clip_grad_norm_(self.shadow.parameters(), self.config.clip)
+                for optimizer in self.optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+        self.ema.update(self.bare)
+        return result
+
+    def _rate(self, step: int) -> float:
+        """Share of the peak rates: a warm-up and a cosine in each phase."""
+        if step < self.turn:
+            return cosine(step, self.turn, self.config.warmup, self.config.final_lr)
+        start, final = self.turn + self.second.watch, self.config.final_lr
+        return self.second.rate * cosine(max(0, step - start), self.steps - start, _SECOND_WARMUP, final)
+
+    def _log(self, done: int) -> dict[str, float]:
+        """Look at the steps since the last look. Raises DDError if one of them went wrong."""
+        names = list(dict.fromkeys(name for row in self.recent for name in row))
+        none = torch.zeros((), device=self.device)  # of a term that a step did not have: phases differ
+        table = torch.stack([torch.stack([row.get(name, none).float() for name in names]) for row in self.recent])
+        found = self.accelerator.reduce(table, "mean").tolist()
+        rows = [
+            {name: value for name, value in zip(names, values, strict=True) if name in had}
+            for values, had in zip(found, self.recent, strict=True)
+        ]
+        self.recent.clear()
+        for step, row in enumerate(rows, done + 1 - len(rows)):
+            if not all(map(math.isfinite, row.values())):
+                raise self._failure("is not finite", step, row)
+        values = {name: statistics.fmean(row[name] for row in rows if name in row) for name in names}
+        for name, value in values.items():
+            curve = name if name == "gradient_norm" else f"loss/{name}"
+            self.curves.setdefault(curve, []).append((done, value))
+        losses = [points for name, points in self.curves.items() if name.startswith("loss/")]
+        if sum(points[-1][1] for points in losses) > _DIVERGED * sum(points[0][1] for points in losses):
+            raise self._failure(f"has grown {_DIVERGED:g}-fold", done, values)
+        return values
+
+    def _failure(self, what: str, step: int, values: dict[str, float]) -> DDError:
+        terms = ", ".join(f"{name} {value:g}" for name, value in values.items())
+        good = f"{self.checkpoint} (step {self.saved})" if self.saved is not None else "none"
+        return DDError(
+            f"{self.task.label}: the loss {what} at step {step} ({terms}): lower lr or clip; "
+            f"last good checkpoint: {good}"
+        )
+
+    @torch.no_grad()
+    def _measure(self, step: int) -> None:
+        """Held-out token accuracy and loss of the averaged weights, for every trajectory point."""
+        if self.main:
+            weights = {name: value.clone() for name, value in self.bare.state_dict().items()}
+            self.bare.load_state_dict(self.ema.average)
+            self.bare.eval()
+            values = self._held_out() if len(self.task.held_out) else {}
+            probed = self.task.probe(self.bare, step) if self.task.probe else {}
+            values |= {f"probe/{name}": value for name, value in probed.items()}
+            self.bare.load_state_dict(weights)
+            self.bare.train()
+            for name, value in values.items():
+                self.curves.setdefault(name, []).append((step, value))
+            if self.task.on_curves:
+                self.task.on_curves(self.curves)
+        self.accelerator.wait_for_everyone()
+
+    def _held_out(self) -> dict[str, float]:
+        values: dict[str, float] = {}
+        pairs, rows = self.task.held_out, len(self.task.held_out)
+        for point in self.config.timesteps:
+            accuracy = loss = 0.0
+            for start in range(0, rows, self.config.batch):
+                part = pairs.take(slice(start, start + self.config.batch))
+                finished = torch.full((len(part),), point, dtype=torch.int64, device=self.device)
+                output, unknown = self.objective.predict(self.bare, part, finished)
+                terms = distillation_loss(output, part.tokens, unknown, self.task.teacher.codebook, LossWeights())
+                right = (output.logits.argmax(-1) == part.tokens)[unknown].float().mean()
+                accuracy += right.item() * len(part) / rows
+                loss += terms["cross_entropy"].item() * len(part) / rows
+            values |= {f"accuracy/t{point}": accuracy, f"held_out/t{point}": loss}
+        return values
+
+    def _save(self, step: int, seconds: float) -> None:
+        if self.main:
+            state = {
+                "model": self.bare.state_dict(),
+                "optimizers": [o.state_dict() for o in self.optimizers],
+                "ema": self.ema.state_dict(),
+                **{name: part.state_dict() for name, part in self.objective.parts().items()},
+            }
+            record = {
+                "identity": self.identity,
+                "step": step,
+                "seconds": seconds,
+                "pairs": self.task.pairs.state_dict(),
+                "curves": self.curves,
+            }
+            scratch = self.checkpoint.with_name("checkpoint.tmp")
+            try:
+                shutil.rmtree(scratch, ignore_errors=True)
+                scratch.mkdir(parents=True)
+                torch.save(state, scratch / "state.pt")
+                (scratch / "run.json").write_text(json.dumps(record))
+                publish(scratch, self.checkpoint)
+            except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError inside torch.save
+                raise DDError(f"cannot write {self.checkpoint} ({error}): free some space and run it again") from error
+        self.saved = step
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        if self.main:
+            recover(self.checkpoint)
+        self.accelerator.wait_for_everyone()
+        if not self.checkpoint.is_dir():
+            return
+        try:
+            record = json.loads((self.checkpoint / "run.json").read_text())
+            found = record["identity"]
+            state = torch.load(self.checkpoint / "state.pt", map_location="cpu", weights_only=True)
+        except (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DDError(f"{self.checkpoint} is damaged ({reason}): delete it, training starts anew") from error
+        if found != self.identity:
+            raise DDError(
+                f"{self.checkpoint} belongs to another run: expected one of settings {self.identity}, got {found}: "
+                "delete it, or train in another folder"
+            )
+        self._restore(state, record)
+        log.info("%s: continuing from step %d", self.task.label, self.first)
+
+    def _restore(self, state: dict[str, Any], record: dict[str, Any]) -> None:
+        try:
+            self.bare.load_state_dict(state["model"])
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            self.ema.load_state_dict(state["ema"])
+            for name, part in self.objective.parts().items():
+                part.load_state_dict(state[name])
+        except (ValueError, KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DDError(f"{self.checkpoint} is of another student ({reason}): delete it") from error
+        self.task.pairs.load_state_dict(record["pairs"])
+        self.first, self.seconds, self.saved = record["step"], record["seconds"], record["step"]
+        self.curves = {name: [(int(s), v) for s, v in points] for name, points in record["curves"].items()}

@@ -1,0 +1,1 @@
+"""An experiment's samplers, measured and timed as rows."""

@@ -1,0 +1,50 @@
+"""Samples of an experiment as ADM's npz and as PNGs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+from dd import config
+from dd.errors import DDError
+from dd.evaluation.measure import check_folder
+from dd.metrics.images import RgbBatches, write_npz, write_pngs
+from dd.sampling.experiment import open_drawer
+from dd.sampling.image_sampler import Drawer, sampler_label
+from dd.system.progress import Progress, progress
+
+
+def export(experiment: str, label: str, count: int, out: Path, pngs: Path | None = None) -> str:
+    """Draw `count` images of the sampler with this label. Returns what was written, in one line."""
+    if out.suffix != ".npz":
+        raise DDError(f"expected a file that ends in .npz, got {out.name}")
+    settings = config.load_experiment(experiment).evaluate
+    drawn = [s for s in settings.samplers if s.name not in ("real", "reconstruction")]
+    by_label = {sampler_label(sampler): sampler for sampler in drawn}
+    if label not in by_label:
+        raise DDError(f"{experiment} has no sampler '{label}'; there are {', '.join(by_label)}")
+    drawer, info = open_drawer(experiment, config.project_root())
+    sampler = by_label[label]
+    drawer.check(sampler)
+    if reason := drawer.missing(sampler):
+        raise DDError(f"sampler '{label}' cannot draw: {reason}")
+    for folder in (out.parent, *([pngs] if pngs else [])):
+        check_folder(folder, count * 3 * info.image_size**2)
+    batches = _batches(drawer, sampler, count, settings.batch, pngs)
+    written = write_npz(out, batches, count)
+    return f"wrote {out}: {written} images" + (f", and as PNGs in {pngs}" if pngs else "")
+
+
+def _batches(drawer: Drawer, sampler: config.Sampler, count: int, size: int, pngs: Path | None) -> Iterator[Tensor]:
+    rgb, done = RgbBatches(), 0
+    bar: Progress[None] = progress(count, unit="images", label="export")
+    with bar:
+        for images, _ in drawer.batches(sampler, count, size):
+            pixels = rgb(images).cpu()
+            if pngs:
+                write_pngs(pngs, pixels, done)
+            done += len(pixels)
+            bar.update(len(pixels))
+            yield pixels

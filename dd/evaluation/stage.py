@@ -1,0 +1,248 @@
+"""An experiment's evaluation: every sampler a row, a grid of samples from the same noise, plots.
+
+Published as a whole."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dd import config
+from dd.checkpoints.students import StudentInfo, read_student_info
+from dd.errors import DDError
+from dd.evaluation.measure import Batch, Evaluation, Measured, check_folder, open_evaluation
+from dd.evaluation.rows import Row, fill_ratios, make_row, numbers
+from dd.evaluation.scene_reader import SceneReader, open_reader
+from dd.metrics.images import load_npz, to_uint8
+from dd.metrics.protocols import protocol
+from dd.models.base import Teacher
+from dd.report.figures import curves_figure, quality_figure, read_curves, sample_grid, save_figure
+from dd.sampling.experiment import open_drawer
+from dd.sampling.image_sampler import sampler_label
+from dd.system.files import publish, write_text
+from dd.system.precision import uses_bf16
+from dd.system.progress import Progress, progress
+
+log = logging.getLogger(__name__)
+GRID_COLUMNS = 10
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Training images: the rows `real` and `reconstruction`. missing: why there are none.
+
+    attributes: (N, heads) of scenes, what a reader should find in them.
+    """
+
+    images: Tensor | None
+    labels: Tensor | None
+    missing: str | None = None
+    attributes: Tensor | None = None
+
+
+def load_floor(root: Path, name: str, count: int) -> Floor:
+    """`count` training images of the protocol's data set, from zoo/<dataset>/images.npz."""
+    path = root / "zoo" / name.removeprefix("fd-") / "images.npz"
+    if not name.startswith("fd-") or not path.is_file():
+        return Floor(None, None, f"needs {count} training images: place them as {path.relative_to(root)}")
+    arrays = load_npz(path)
+    images = torch.from_numpy(arrays["images"][:count])
+    if len(images) < count:
+        return Floor(None, None, f"needs {count} training images, {path.relative_to(root)} holds {len(images)}")
+    images = images[:, None].expand(-1, 3, -1, -1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+    labels = torch.from_numpy(arrays["labels"][:count].astype(np.int64))
+    facts = torch.from_numpy(arrays["attributes"][:count].astype(np.int64)) if "attributes" in arrays else None
+    return Floor(images, labels, attributes=facts)
+
+
+def floor_batches(floor: Floor, teacher: Teacher, reconstruct: bool, size: int) -> Iterator[Batch]:
+    """The training images, or what the tokenizer makes of them."""
+    assert floor.images is not None
+    assert floor.labels is not None
+    device = teacher.codebook.device
+    for images, labels in zip(floor.images.split(size), floor.labels.split(size), strict=True):
+        if not reconstruct:
+            yield images, labels
+            continue
+        with torch.inference_mode():
+            tokens = teacher.tokenizer.encode(images.to(device).float() / 127.5 - 1)
+            yield teacher.decode(teacher.codebook[tokens]), labels
+
+
+class Stage:
+    """One experiment's evaluation, opened: configuration, networks, reference."""
+
+    def __init__(self, name: str, root: Path, out: Path, keep_images: Path | None = None) -> None:
+        self.name, self.root, self.out, self.keep = name, root, out, keep_images
+        self.revision = git_revision(root)  # of the code that runs, whatever is committed meanwhile
+        self.experiment = config.load_experiment(name)
+        self.settings = self.experiment.evaluate
+        self.protocol = protocol(self.settings.protocol)
+        self._check_seed()
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.evaluation: Evaluation = open_evaluation(
+            self.protocol,
+            self.settings.images,
+            keep_images or out,
+            reference=self.settings.reference,
+            keep_images=keep_images is not None,
+            device=device,
+        )
+        self.drawer, self.teacher_info = open_drawer(name, root, device)
+        self.teacher = self.drawer.teacher
+        self._check_images()
+        models = root / "models" / name
+        self.student_info: StudentInfo | None = read_student_info(models) if self.drawer.student is not None else None
+        self.floor = load_floor(root, self.settings.protocol, self.settings.images)
+        self.reader: SceneReader | None = None
+        self.unread: str | None = None  # why a text experiment has no caption accuracy
+        if self.experiment.condition == "text":
+            self.reader, self.unread = open_reader(root, name, self.settings.protocol, device)
+        self.grid: dict[str, Tensor] = {}
+
+    def _check_seed(self) -> None:
+        trajectories = self.experiment.trajectories
+        if trajectories is not None and trajectories.seed == self.settings.seed:
+            raise DDError(
+                f"{self.name}: expected evaluate.seed to differ from trajectories.seed, both are {self.settings.seed}: "
+                "the student would be measured on noise that it was trained on"
+            )
+
+    def _check_images(self) -> None:
+        """What the teacher draws is what the protocol measures: size, and classes that the reference has."""
+        info, opened = self.teacher_info, self.evaluation
+        wanted = self.protocol.image_size or (opened.extractor.image_size if opened.extractor else None)
+        if wanted and info.image_size != wanted:
+            raise DDError(
+                f"{self.name}: protocol {self.protocol.name} measures images of {wanted} x {wanted}, teacher "
+                f"{info.name} draws {info.image_size} x {info.image_size}: name the protocol of its data set"
+            )
+        known = opened.reference.classes if opened.reference else 0
+        if known and len(info.classes) > known:
+            raise DDError(
+                f"{self.name}: the reference of protocol {self.protocol.name} has {known} classes, teacher {info.name} "
+                f"{len(info.classes)}: name the protocol of its data set"
+            )
+
+    def rows(self) -> list[Row]:
+        """Measure everything; the teacher first, whose images the others are paired with."""
+        order = sorted(self.settings.samplers, key=lambda s: s.name != "teacher")
+        measured: dict[int, Row] = {}
+        partner: Measured | None = None
+        bar: Progress[None] = progress(len(order), unit="samplers", label=f"evaluate {self.name}")
+        with bar:
+            for sampler in order:
+                found = self._measure(sampler, partner)
+                if sampler.name == "teacher" and found.features is not None:
+                    partner = found
+                measured[id(sampler)] = self._row(sampler, found)
+                bar.update()
+        return fill_ratios([measured[id(sampler)] for sampler in self.settings.samplers])
+
+    def _measure(self, sampler: config.Sampler, partner: Measured | None) -> Measured:
+        reason = self.floor.missing if self._is_floor(sampler) else self.drawer.missing(sampler)
+        if reason is not None:
+            log.warning("%s is not measured: %s", sampler_label(sampler), reason)
+            metric = self.protocol.metric_name(self.settings.images)
+            return Measured(metric, self.settings.images, missing=dict.fromkeys(Measured.METRICS, reason))
+        self._fill_grid(sampler)
+        folder = self.keep / sampler_label(sampler) if self.keep else None
+        pair = None if self._is_floor(sampler) or sampler.name == "teacher" else partner
+        batches, reading = self._batches(sampler), None
+        if self.reader is not None:
+            reading = self.reader.reading(self.floor.attributes if self._is_floor(sampler) else None)
+            batches = reading.watch(batches)
+        found = self.evaluation.measure(batches, pair, folder, self.settings.seed)
+        if reading is not None:
+            return replace(found, caption_accuracy=reading.accuracy)
+        return (
+            found if self.unread is None else replace(found, missing={**found.missing, "caption_accuracy": self.unread})
+        )
+
+    def _batches(self, sampler: config.Sampler) -> Iterator[Batch]:
+        if self._is_floor(sampler):
+            return floor_batches(self.floor, self.teacher, sampler.name == "reconstruction", self.settings.batch)
+        return self.drawer.batches(sampler, self.settings.images, self.settings.batch)
+
+    def _fill_grid(self, sampler: config.Sampler) -> None:
+        if not self._is_floor(sampler):
+            self.grid[sampler_label(sampler)] = to_uint8(self.drawer.images(sampler, torch.arange(GRID_COLUMNS))).cpu()
+
+    def _row(self, sampler: config.Sampler, found: Measured) -> Row:
+        drawn = not self._is_floor(sampler) and self.drawer.missing(sampler) is None
+        with_student = isinstance(sampler, config.StudentSampler | config.TeacherInvolvedSampler)
+        released = self.student_info is not None and "released" in self.student_info.provenance
+        values: dict[str, Any] = {
+            "block": "released" if with_student and released else "measured",
+            "experiment": self.name,
+            "family": self.experiment.family,
+            "teacher": self.teacher_info.name,
+            "sampler": sampler.name,
+            "label": sampler_label(sampler),
+            "evaluations": self.drawer.evaluations(sampler),
+            "passes": self.drawer.passes(sampler),
+            "seconds_per_image": self.drawer.seconds_per_image(sampler, self.settings.batch) if drawn else None,
+            "timing": self.timing() if drawn else None,
+            "parameters": self.drawer.parameters(sampler),
+            "protocol": self.protocol.name,
+            "seed": self.settings.seed,
+            "revision": self.revision,
+            "extractor_sha256": self.evaluation.extractor.weights_sha256 if self.evaluation.extractor else None,
+            "reference_sha256": self.evaluation.reference.sha256 if self.evaluation.reference else None,
+            "teacher_sha256": self.teacher_info.sha256,
+            "student_sha256": self.student_info.sha256 if with_student and self.student_info else None,
+            "command": f"python -m stages.evaluate {self.name}",
+        }
+        return make_row(**values | found.row())
+
+    def timing(self) -> str:
+        """What seconds_per_image was taken with: batch, dtype, device, threads."""
+        device = self.teacher.codebook.device.type
+        where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+        dtype = "bfloat16" if uses_bf16(self.settings.precision, device) else "float32"
+        return f"batch {self.settings.batch}, {dtype}, {where}"
+
+    @staticmethod
+    def _is_floor(sampler: config.Sampler) -> bool:
+        return isinstance(sampler, config.RealSampler | config.ReconstructionSampler)
+
+
+def git_revision(root: Path) -> str | None:
+    """The commit that is checked out, with `-dirty` where code or parameters differ from it; None outside git."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+
+    commit = git("rev-parse", "HEAD")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "dd", "stages", "zoo", "*.yaml")
+    return f"{commit}{'-dirty' if changed else ''}" if commit else None
+
+
+def main(name: str, keep_images: Path | None = None) -> str:
+    """Evaluate an experiment and publish results/<name>/ as a whole. Returns what was done, in one line."""
+    root = config.project_root()
+    scratch = root / "work" / f"evaluate-{name}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    results = root / "results"
+    check_folder(results if results.is_dir() else root)
+    stage = Stage(name, root, scratch, keep_images)
+    rows = stage.rows()
+    write_text(scratch / "rows.json", json.dumps({"rows": rows}, indent=1) + "\n")
+    write_text(scratch / "metrics.json", json.dumps(numbers(rows), indent=1) + "\n")
+    if stage.grid:
+        save_figure(sample_grid(stage.grid), scratch / "samples", ("png",))
+    save_figure(quality_figure(rows), scratch / "quality")
+    if curves := read_curves(root / "models" / name):
+        save_figure(curves_figure(curves), scratch / "curves")
+    publish(scratch, root / "results" / name)
+    return f"wrote results/{name}: {len(rows)} rows, {stage.settings.images} images each"

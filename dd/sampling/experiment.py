@@ -1,0 +1,71 @@
+"""An experiment's networks, ready to draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from dd import config
+from dd.checkpoints.students import load_student_dir
+from dd.checkpoints.teachers import TeacherInfo, load_teacher_dir, read_info
+from dd.errors import DDError
+from dd.flow.grid import Solver
+from dd.metrics.protocols import protocol
+from dd.models.base import Filters
+from dd.sampling.image_sampler import Conditions, Drawer, class_conditions
+
+
+def open_drawer(name: str, root: Path, device: str | None = None) -> tuple[Drawer, TeacherInfo]:
+    """All samplers of an experiment, from data/<name>/teacher and models/<name>; a student that is missing is None.
+
+    Raises DDError for settings that cannot be and for networks that do not belong together.
+    """
+    experiment = config.load_experiment(name)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    teacher_dir, models = root / "data" / name / "teacher", root / "models" / name
+    info = read_info(teacher_dir)
+    teacher = load_teacher_dir(teacher_dir, device)
+    found = {
+        role: load_student_dir(folder, teacher_dir, device)
+        for role, folder in {"student": models, "baseline": models / "baseline"}.items()
+        if (folder / "student.json").is_file()
+    }
+    wanted = experiment.teacher
+    drawer = Drawer(
+        teacher,
+        conditions(experiment, info, teacher.codebook.device, teacher_dir, root / "work" / "captions"),
+        Filters(wanted.guidance, wanted.top_k, wanted.top_p, wanted.temperature, wanted.guidance_tokens),
+        experiment.evaluate.seed,
+        found.get("student"),
+        found.get("baseline"),
+        Solver(**experiment.trajectories.solver.model_dump()) if experiment.trajectories else None,
+        experiment.evaluate.precision,
+    )
+    for sampler in experiment.evaluate.samplers:
+        drawer.check(sampler)
+    return drawer, info
+
+
+def caption_conditions(teacher_dir: Path, cache: Path, images: int, device: torch.device) -> Conditions:
+    """An experiment's test captions in turn, one an image; as classes, the layouts of its scenes where it knows any."""
+    from dd.text.captions import caption_file, open_captions, scene_facts
+
+    states = open_captions(teacher_dir, "test", cache, images, device)
+    layouts, _ = scene_facts(caption_file(teacher_dir, "test"))
+    return Conditions(
+        lambda indices: states(indices % len(states)).to(device),
+        lambda indices: None if layouts is None else layouts[indices % len(states)],
+    )
+
+
+def conditions(
+    experiment: config.Experiment, info: TeacherInfo, device: torch.device, teacher_dir: Path, cache: Path
+) -> Conditions:
+    """The test captions in turn; or classes, in turn or at random as the protocol says."""
+    if experiment.condition == "text":
+        return caption_conditions(teacher_dir, cache, experiment.evaluate.images, device)
+    if not info.classes:
+        raise DDError(f"teacher {info.name} has no classes: expected condition 'text' and teacher.captions")
+    random = experiment.evaluate.seed if protocol(experiment.evaluate.protocol).labels == "random" else None
+    return class_conditions(len(info.classes), device, random)

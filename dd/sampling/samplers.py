@@ -1,0 +1,194 @@
+"""Few-step sampling (Distilled Decoding, sections 3.3 and 3.4) and the paper's baselines, for both families.
+
+    one step            f(e, 0)
+    few steps           f(e, 0); keep the groups before t and put the *same* noise back behind them; f again
+    teacher-involved    the student predicts, the teacher draws groups [a, t) again, the student finishes
+    onestep*, skip-n    set prediction: the unknown tokens are drawn independently of each other; both collapse
+
+All of them return code vectors (B, L, C), ready for `teacher.decode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from dd.errors import DDError
+from dd.flow.grid import Solver
+from dd.flow.map import map_noise
+from dd.models.base import Condition, Filters, Groups, Student, StudentOutput, Teacher
+from dd.models.codebook import nearest_code
+
+
+def perturb(codes: Tensor, noise: Tensor, finished: Tensor, groups: Groups) -> Tensor:
+    """The trajectory point X_t: `codes` in the first `finished` groups, `noise` behind them.
+
+    codes, noise: (B, L, C). finished: (B,) int64 group counts.
+    """
+    return torch.where(known(finished, groups)[..., None], codes, noise)
+
+
+def known(finished: Tensor, groups: Groups) -> Tensor:
+    """(B, L) bool: positions that lie in the first `finished` (B,) groups."""
+    return groups.group_of_position(finished.device) < finished[:, None]
+
+
+def final_predict(
+    output: StudentOutput, x: Tensor, finished: Tensor, groups: Groups, codebook: Tensor
+) -> StudentOutput:
+    """The student's output with known positions put back: codes as given, logits 0 at their nearest code, else -inf.
+
+    x: (B, L, C) the student's input. The nearest code is searched only if something is known.
+    """
+    keep = known(finished, groups)
+    if not bool(keep.any()):
+        return output
+    logits = output.logits.clone()
+    logits[keep] = torch.full_like(logits[keep], float("-inf")).scatter_(
+        1, nearest_code(x[keep], codebook)[:, None], 0.0
+    )
+    return StudentOutput(logits, torch.where(keep[..., None], x, output.codes))
+
+
+def final_codes(output: StudentOutput, groups: Groups, codebook: Tensor, split: int | None = None) -> Tensor:
+    """(B, L, C): codebook[argmax logits] in the groups before `split`, the continuous head from there on.
+
+    split None uses the logits everywhere.
+    """
+    quantised = codebook[output.logits.argmax(-1)]
+    if split is None or split >= len(groups):
+        return quantised
+    from_logits = groups.group_of_position(quantised.device) < split
+    return torch.where(from_logits[:, None], quantised, output.codes)
+
+
+@torch.no_grad()
+def sample(
+    student: Student,
+    codebook: Tensor,
+    noise: Tensor,
+    condition: Condition,
+    steps: Sequence[int] = (0,),
+    split: int | None = None,
+    begun: Tensor | None = None,
+) -> Tensor:
+    """One student evaluation per entry of `steps`, each the number of groups kept before it. Returns (B, L, C).
+
+    noise: (B, L, C). begun: (B, L, C) what the first evaluation gives, where that is known already. Raises DDError for
+    steps that do not start at 0, do not rise, or lie beyond the groups.
+    """
+    check_steps(steps, len(student.groups))
+    x = noise if begun is None else begun
+    for step in steps if begun is None else steps[1:]:
+        x = _evaluate(student, codebook, x, noise, condition, step, split)
+    return x
+
+
+@torch.no_grad()
+def sample_with_teacher(
+    student: Student,
+    teacher: Teacher,
+    noise: Tensor,
+    condition: Condition,
+    steps: Sequence[int],
+    teacher_start: int,
+    filters: Filters,
+    split: int | None = None,
+    solver: Solver | None = None,
+    begun: Tensor | None = None,
+    noise_scale: float = 1.0,
+) -> Tensor:
+    """Few steps, but before the last one the teacher draws groups [teacher_start, steps[-1]) again.
+
+    The teacher draws through the map from the same noise, so that the result stays a function of the noise (the
+    authors draw at random; the distribution is the same). noise_scale: standard deviation of the student's noise, the
+    map's is 1. begun: as in `sample`. Returns (B, L, C).
+    """
+    check_steps(steps, len(student.groups))
+    if len(steps) < 2:
+        raise DDError("steps must hold at least 2 entries where the teacher takes part (e.g. 0,3), got 0")
+    if not 0 <= teacher_start < steps[-1]:
+        raise DDError(f"teacher_start must lie in 0..{steps[-1] - 1} (before the last step), got {teacher_start}")
+    codebook, groups = teacher.codebook, student.groups
+    wide = noise_scale * noise
+    x = sample(student, codebook, wide, condition, steps[:-1], split, begun) if teacher_start else wide
+    prefix = nearest_code(x[:, : groups.starts[teacher_start]], codebook)
+    state = teacher.start(condition, filters, prefix)
+    drawn = [prefix]
+    for group in range(teacher_start, steps[-1]):
+        drawn.append(map_group(teacher, state, noise[:, groups.slice(group)], solver))
+        teacher.advance(state, drawn[-1])
+    known_codes = codebook[torch.cat(drawn, 1)]
+    x = torch.cat([known_codes, wide[:, known_codes.shape[1] :]], 1)
+    return _evaluate(student, codebook, x, wide, condition, steps[-1], split)
+
+
+@torch.no_grad()
+def one_shot(
+    predictor: Student,
+    teacher: Teacher,
+    condition: Condition,
+    filters: Filters,
+    generator: torch.Generator,
+    teacher_groups: int = 0,
+    prefix: Tensor | None = None,
+) -> Tensor:
+    """The baselines: the teacher draws the first `teacher_groups` groups, the rest comes at once.
+
+    predictor: a student trained without noise (its input is zero where nothing is known), so its logits are the
+    marginals of each token given what is known; tokens are drawn from them independently. `teacher_groups` 0 is
+    the paper's onestep*, K - n its skip-n. prefix: the teacher's code vectors (B, n, C) in those groups, where it has
+    drawn them already. Returns (B, L, C).
+    """
+    groups, codebook = predictor.groups, teacher.codebook
+    if not 0 <= teacher_groups < len(groups):
+        raise DDError(f"teacher_groups must lie in 0..{len(groups) - 1}, got {teacher_groups}")
+    batch = len(condition)
+    codes = torch.zeros(batch, groups.length, codebook.shape[1], device=codebook.device)
+    if prefix is not None:
+        codes[:, : groups.starts[teacher_groups]] = prefix
+    elif teacher_groups:
+        state = teacher.start(condition, filters)
+        for group in range(teacher_groups):
+            tokens = draw(teacher.log_probs(state), generator)
+            codes[:, groups.slice(group)] = codebook[tokens]
+            teacher.advance(state, tokens)
+    finished = torch.full((batch,), teacher_groups, dtype=torch.int64, device=codes.device)
+    tokens = draw(predictor(codes, finished, condition).logits.log_softmax(-1), generator)
+    return torch.where(known(finished, groups)[..., None], codes, codebook[tokens])
+
+
+def draw(log_probs: Tensor, generator: torch.Generator) -> Tensor:
+    """Independent draws (B, n) from (B, n, V) log-probabilities."""
+    flat = log_probs.flatten(0, -2).exp()
+    return torch.multinomial(flat, 1, generator=generator).view(log_probs.shape[:-1])
+
+
+def map_group(teacher: Teacher, state: object, noise: Tensor, solver: Solver | None = None) -> Tensor:
+    """Tokens (B, n) of the teacher's next group from their noise (B, n, C), by the noise-to-token map."""
+    log_probs = teacher.log_probs(state)
+    result = map_noise(noise.flatten(0, 1), log_probs.flatten(0, 1), teacher.codebook, solver)
+    return result.tokens.view(log_probs.shape[:-1])
+
+
+def check_steps(steps: Sequence[int], groups: int) -> None:
+    """Raise DDError unless `steps` starts at 0, rises, and stays inside the groups."""
+    rising = all(a < b for a, b in pairwise(steps))
+    if not steps or steps[0] != 0 or not rising or steps[-1] >= groups:
+        raise DDError(
+            f"steps must start at 0, rise, and stay below the teacher's {groups} groups (e.g. 0 or 0,{groups // 2}), "
+            f"got {','.join(map(str, steps)) or 'none'}"
+        )
+
+
+def _evaluate(
+    student: Student, codebook: Tensor, x: Tensor, noise: Tensor, condition: Condition, step: int, split: int | None
+) -> Tensor:
+    finished = torch.full((len(noise),), step, dtype=torch.int64, device=noise.device)
+    x = perturb(x, noise, finished, student.groups) if step else noise
+    new = final_codes(student(x, finished, condition), student.groups, codebook, split)
+    # What is known stays as it is: it was quantised (or not) by the same split when it was predicted.
+    return perturb(x, new, finished, student.groups) if step else new

@@ -1,0 +1,42 @@
+"""The command line that all stages share: arguments, logging, one-line errors, the time it took."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Callable
+
+from dd.errors import DDError, TemporaryError
+from dd.system.files import explained
+from dd.system.machine import tune_cpu
+
+log = logging.getLogger(__name__)
+
+
+def stage_parser(doc: str | None, what: str = "a key of `experiments` in params.yaml") -> argparse.ArgumentParser:
+    """A parser for a stage's one name; `doc` is the module's docstring."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help=what)
+    return parser
+
+
+def run_stage(work: Callable[[argparse.Namespace], str], parser: argparse.ArgumentParser) -> None:
+    """Do a stage's work and log the line it returns, with the time. A DDError ends the process with one line.
+
+    The exit status is 1, or that of a TemporaryError, which tells the caller that another try may succeed.
+    """
+    arguments = parser.parse_args()
+    tune_cpu()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    started = time.monotonic()
+    try:
+        with explained():
+            done = work(arguments)
+    except TemporaryError as error:
+        log.error("error: %s", error)
+        raise SystemExit(error.status) from None
+    except DDError as error:
+        raise SystemExit(f"error: {error}") from None
+    if done:
+        log.info("%s (%.0f s)", done, time.monotonic() - started)

@@ -1,0 +1,1 @@
+"""Captions and the encoders that text-to-image teachers read them by."""

