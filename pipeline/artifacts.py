@@ -91,7 +91,7 @@ def curves(root: Path, stage: Stage) -> None:
     folder = next((root / out for out in stage.outs if Path(out).name == "metrics" and (root / out).is_dir()), None)
     if folder is None:
         return
-    from dd.report.figures import curves_figure, read_curves  # matplotlib: only where there is something to draw
+    from dd.evaluation.figures import curves_figure, read_curves  # matplotlib: only where there is something to draw
 
     found = read_curves(folder.parent)
     if found:

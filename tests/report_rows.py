@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from dd.evaluation.rows import Row, fill_ratios, make_row, numbers
-from dd.report.figures import curves_figure, quality_figure, sample_grid, save_figure
+from dd.evaluation.figures import curves_figure, quality_figure, sample_grid, save_figure
 
 # sampler, label, evaluations, value, its error, precision, seconds per image, parameters
 SAMPLERS = (

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dd.distillation.optimizers import EMA, Muon, build_optimizers, cosine, set_rate
-from dd.system.precision import autocast
+from dd.models.precision import autocast
 
 
 class Net(nn.Module):
@@ -144,7 +144,7 @@ def test_muon_is_torchs_muon(monkeypatch, shape, bf16):
 
 
 def test_no_bf16_product_on_a_cpu_without_it(monkeypatch):
-    monkeypatch.setattr("dd.system.precision.has_bf16", lambda device: False)
+    monkeypatch.setattr("dd.models.precision.has_bf16", lambda device: False)
     monkeypatch.setattr("dd.distillation.optimizers.has_bf16", lambda device: False)
     seen = []
 

@@ -18,7 +18,7 @@ from dd.datasets.folder import ImageSet, load_images
 from dd.datasets.scenes import HEADS, REGIONS
 from dd.evaluation.scene_reader import all_right
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
-from dd.system.precision import autocast
+from dd.models.precision import autocast
 from dd.system.progress import Progress, progress
 from zoo.settings import HERE, Extractor, load_settings, pick, run_zoo
 

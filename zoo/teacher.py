@@ -20,7 +20,7 @@ from dd.checkpoints.safe import load_tensors, save_tensors
 from dd.datasets.folder import ImageSet, load_images
 from dd.models.base import Condition, Teacher, Tokenizer
 from dd.models.registry import build_teacher
-from dd.system.precision import autocast
+from dd.models.precision import autocast
 from dd.system.progress import progress
 from dd.text.captions import caption_states, read_captions
 from dd.text.conditions import Captions

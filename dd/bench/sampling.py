@@ -71,7 +71,7 @@ def sampling(
     """Time the teacher (official steps and guidance) and its one- and two-step students: same run, dtype and batch."""
     import torch
 
-    from dd.system.precision import has_bf16
+    from dd.models.precision import has_bf16
 
     if device not in ("auto", "cpu", "cuda"):
         raise typer.BadParameter(f"expected auto, cpu or cuda, got {device}", param_hint="--device")
@@ -221,7 +221,7 @@ def _time(plan: Plan, draw: Callable[[], torch.Tensor], teacher: Teacher) -> tup
     """Median seconds per image of drawing and of decoding, and the peak memory in GB; the first run is not counted."""
     import torch
 
-    from dd.system.precision import autocast
+    from dd.models.precision import autocast
 
     runs = []
     with torch.inference_mode(), Memory(plan.device) as memory:

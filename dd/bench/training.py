@@ -92,7 +92,7 @@ def measure(model: str, teacher: Teacher, student: Student, config: DistillConfi
     from dd.distillation.batches import ShardPairs
     from dd.distillation.task import Task
     from dd.distillation.training import this_process, train
-    from dd.system.precision import uses_bf16
+    from dd.models.precision import uses_bf16
 
     device = this_process().device
     teacher = teacher.to(device)
@@ -166,7 +166,7 @@ def bare_loop(student: Student, teacher: Teacher, pairs: Pairs, config: DistillC
 
     from dd.distillation.objective import trajectory_points
     from dd.distillation.optimizers import build_optimizers
-    from dd.system.precision import autocast
+    from dd.models.precision import autocast
 
     device = pairs.noise.device
     optimizers = build_optimizers(student, config.lr, config.muon_lr, config.weight_decay, config.betas)

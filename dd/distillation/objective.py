@@ -22,7 +22,7 @@ from dd.errors import DDError
 from dd.flow.map import Codes
 from dd.models.base import StudentOutput
 from dd.sampling.samplers import known, perturb
-from dd.system.precision import autocast
+from dd.models.precision import autocast
 
 Model = Callable[..., StudentOutput]
 

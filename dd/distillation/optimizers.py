@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from dd.system.precision import has_bf16
+from dd.models.precision import has_bf16
 
 # Parameters under these names are tables or heads: Muon is for the matrices inside the blocks.
 _NOT_MUON = ("embed", "output", "head", "lm_", "table")

@@ -27,11 +27,11 @@ from dd.metrics.images import RgbBatches, write_pngs
 from dd.metrics.moments import ClassSpread, Estimate, Moments
 from dd.metrics.protocols import Protocol
 from dd.metrics.references import Reference, load_reference
+from dd.sampling.image_sampler import Batch
 from dd.system.machine import one_thread
 
 log = logging.getLogger(__name__)
 IN_FLIGHT = 2  # batches that may wait for the extractor
-Batch = tuple[Tensor, Tensor | None]  # images (B, C, H, W), classes (B,) or None
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,11 @@ from dd.evaluation.scene_reader import SceneReader, open_reader
 from dd.metrics.images import load_npz, to_uint8
 from dd.metrics.protocols import protocol
 from dd.models.base import Teacher
-from dd.report.figures import curves_figure, quality_figure, read_curves, sample_grid, save_figure
+from dd.evaluation.figures import curves_figure, quality_figure, read_curves, sample_grid, save_figure
 from dd.sampling.experiment import open_drawer
 from dd.sampling.image_sampler import sampler_label
 from dd.system.files import publish, write_text
-from dd.system.precision import uses_bf16
+from dd.models.precision import uses_bf16
 from dd.system.progress import Progress, progress
 
 log = logging.getLogger(__name__)

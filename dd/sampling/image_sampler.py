@@ -13,12 +13,13 @@ from torch import Tensor
 
 from dd import config
 from dd.errors import DDError
-from dd.evaluation.measure import Batch
 from dd.flow.grid import Solver
 from dd.models.base import Condition, Filters, Student, Teacher
 from dd.sampling import samplers as sampling
-from dd.system.precision import Precision, autocast
+from dd.models.precision import Precision, autocast
 from dd.trajectories.noise import noise, uniform
+
+Batch = tuple[Tensor, Tensor | None]  # images (B, C, H, W), classes (B,) or None
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ def _apart(ticks: list[int], least: float = 1.3) -> list[int]:
 
 def _quality_labels(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     """Names of points and floor, in the colour of text: the markers' own are too light to read."""
-    from dd.report.labels import Labels, Point
+    from dd.evaluation.labels import Labels, Point
 
     points = [
         Point(row["evaluations"], row["value"], row["label"], 2 * (row.get("value_error") or 0))

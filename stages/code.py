@@ -1,0 +1,40 @@
+"""Stage code: `python -m stages.code EXPERIMENT` -> data/<experiment>/code/: what DVC takes for the code of a stage.
+
+One small file per stage with a digest of each Python file that it imports. DVC runs this stage every time (it takes half a
+second); the others depend on its files, so a changed formula reruns them and a changed comment or docstring does not.
+"""
+
+from __future__ import annotations
+
+import json
+
+from dd import config
+from dd.system.code import CODE, digests
+from dd.system.entry import run_stage, stage_parser
+from dd.system.files import write_text
+
+# What names, parses, logs, stores and loads: no stage's result follows from it.
+PLUMBING = ("dd/api.py", "dd/config.py", "dd/errors.py", "dd/system/", "dd/cli/")
+# Further code that a stage imports and that does not decide its result.
+WITHOUT = {
+    "teacher": ("dd/models/", "dd/flow/", "dd/metrics/"),  # it copies and checks tensors
+    "trajectories": ("dd/checkpoints/", "dd/models/heads.py", "dd/models/student.py", "dd/models/{family}/student.py"),
+    "distill": ("dd/checkpoints/",),
+    "evaluate": ("dd/checkpoints/",),
+}
+
+
+def main(name: str) -> str:
+    """Write the digests of an experiment's stages. Returns what was done, in one line."""
+    family = config.load_experiment(name).family
+    others = [f"{folder.relative_to(CODE).as_posix()}/" for folder in (CODE / "dd/models").iterdir() if folder.is_dir()]
+    others.remove(f"dd/models/{family}/")
+    for stage, names in WITHOUT.items():
+        without = (*PLUMBING, *others, *(one.format(family=family) for one in names))
+        found = digests(CODE / "stages" / f"{stage}.py", without)
+        write_text(config.project_root() / "data" / name / "code" / f"{stage}.json", json.dumps(found, indent=1) + "\n")
+    return ""
+
+
+if __name__ == "__main__":
+    run_stage(lambda arguments: main(arguments.name), stage_parser(__doc__))
