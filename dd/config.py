@@ -6,15 +6,26 @@ import difflib
 import hashlib
 import json
 import os
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from dd.errors import DDError
 
-Family = Literal["llamagen", "var"]
+# A family of models is a folder of dd/models with a record in family.py.
+FAMILIES = tuple(sorted(file.parent.name for file in Path(__file__).with_name("models").glob("*/family.py")))
+
+
+def _check_family(family: str) -> str:
+    if family not in FAMILIES:
+        raise ValueError(f"expected one of {', '.join(FAMILIES)}")
+    return family
+
+
+Family = Annotated[str, AfterValidator(_check_family)]
 
 
 class Section(BaseModel):
@@ -64,13 +75,29 @@ class TrajectoriesConfig(Section):
     solver: SolverConfig = SolverConfig()
 
 
-class StudentConfig(Section):
-    """The student network: the authors' design, and our additions to it (all off gives the authors')."""
+@dataclass(frozen=True, kw_only=True)
+class StudentOptions:
+    """Additions of ours to the authors' students, which small models gain from; all off gives the authors' design.
 
-    teacher_input: bool = Field(False, description="a slot reads what the teacher reads, plus its own noise")
-    noise_logits: bool = Field(False, description="logits see the slot's own noise against all codes")
-    flow_steps: int = Field(0, ge=0, description="logits go through so many steps of the noise-to-token map")
-    refinements: int = Field(0, ge=0, description="further passes of the trunk over its own prediction")
+    teacher_input: a slot reads what the teacher reads there, and its own noise. The student starts as the teacher.
+    noise_logits: a term of the logits that is bilinear in the slot's own noise and the codes.
+    flow_steps: the logits go through so many steps of the noise-to-token map; 0 leaves it out.
+    refinements: further passes of the trunk, each reading what the pass before it predicts.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    teacher_input: bool = False
+    noise_logits: bool = False
+    flow_steps: int = 0
+    refinements: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("flow_steps", "refinements"):
+            if getattr(self, name) < 0:
+                raise DDError(f"student.{name}: expected 0 or more, got {getattr(self, name)}")
+        if self.refinements and not self.teacher_input:
+            raise DDError("student: refinements need teacher_input; switch it on or set refinements to 0")
 
 
 class LossConfig(Section):
@@ -82,7 +109,7 @@ class LossConfig(Section):
     perceptual_network: str = Field(
         "lpips", description="lpips, or an extractor of the zoo (second.frechet: only that)"
     )
-    draft: float = Field(0.3, ge=0, description="cross-entropy of the passes before the last (refinements)")
+    auxiliary: float = Field(0.3, ge=0, description="cross-entropy of the passes before the last (refinements)")
     own_prefix: float = Field(0.0, ge=0, description="cross-entropy against the teacher's tokens behind the student's")
 
 
@@ -93,9 +120,9 @@ class SecondPhaseConfig(Section):
     rate: float = Field(0.2, gt=0, le=1, description="its peak rates, as a share of the first phase's")
     pairs: float = Field(0.3, ge=0, description="factor of the terms that compare with the pairs")
     score: float = Field(0.0, ge=0, description="score distillation against a network that learns the student's tokens")
-    shadow_lr: float = Field(1e-3, gt=0, description="learning rate of that network")
-    shadow_muon_lr: float = Field(0.005, ge=0, description="Muon for its blocks' matrices; 0 leaves them to AdamW")
-    watch: int = Field(50, ge=0, description="first of its steps, in which only that network and the moments learn")
+    fake_score_lr: float = Field(1e-3, gt=0, description="learning rate of that network")
+    fake_score_muon_lr: float = Field(0.005, ge=0, description="Muon for its blocks' matrices; 0 leaves them to AdamW")
+    warmup: int = Field(50, ge=0, description="first of its steps, in which only that network and the moments learn")
     frechet: float = Field(0.0, ge=0, description="distance of the student's pictures to the teacher's, together")
     frechet_memory: PositiveInt = Field(2000, description="pictures of a trajectory point that its moments span")
 
@@ -103,8 +130,10 @@ class SecondPhaseConfig(Section):
     def _check(self) -> SecondPhaseConfig:
         if self.steps and not (self.pairs or self.score or self.frechet):
             raise ValueError("pairs, score and frechet are all 0: nothing is left to train on")
-        if self.steps and self.watch >= self.steps:
-            raise ValueError(f"watch must be below steps ({self.steps}), got {self.watch}: the student would not learn")
+        if self.steps and self.warmup >= self.steps:
+            raise ValueError(
+                f"warmup must be below steps ({self.steps}), got {self.warmup}: the student would not learn"
+            )
         return self
 
 
@@ -142,7 +171,7 @@ class DistillConfig(Section):
     seed: int = Field(0, ge=0)
     timesteps: tuple[int, ...] = Field((0,), description="trajectory points trained on: finished groups")
     initialise: Literal["teacher", "random"] = "teacher"
-    student: StudentConfig = StudentConfig()
+    student: StudentOptions = StudentOptions()
     losses: LossConfig = LossConfig()
     second: SecondPhaseConfig = SecondPhaseConfig()
     split: int | None = Field(None, ge=0, description="groups before it use the logits head, the others the other")
@@ -212,7 +241,7 @@ class TeacherInvolvedSampler(_Sampler):
     teacher_start: int = Field(ge=0)
     split: int | None = Field(None, ge=0)
     noise_scale: float = Field(1.0, gt=0, description="standard deviation of the student's noise, not of the map's")
-    unmasked_prefix: bool = Field(False, description="VAR: the prefix as the authors' released code takes it in")
+    released_prefix: bool = Field(False, description="the prefix as the authors' released code takes it in")
 
 
 class SkipSampler(_Sampler):
@@ -356,7 +385,7 @@ def _fault(error: Any) -> str:
 
 def _nearest(loc: tuple[Any, ...]) -> str:
     """', did you mean lr?' for a misspelt key."""
-    names: set[str] = set()
+    names = {field.name for field in fields(StudentOptions)}
     for model in Section.__subclasses__() + _Sampler.__subclasses__():
         names |= set(model.model_fields)
     near = difflib.get_close_matches(str(loc[-1]), names, n=1)

@@ -1,7 +1,8 @@
 """Stage code: `python -m stages.code EXPERIMENT` -> data/<experiment>/code/: what DVC takes for the code of a stage.
 
-One small file per stage with a digest of each Python file that it imports. DVC runs this stage every time (it takes half a
-second); the others depend on its files, so a changed formula reruns them and a changed comment or docstring does not.
+One small file per stage with a digest of each Python file that it imports. DVC runs this stage every time (it takes
+half a second); the others depend on its files, so a changed formula reruns them and a changed comment or docstring does
+not.
 """
 
 from __future__ import annotations
@@ -25,13 +26,11 @@ WITHOUT = {
 
 
 def main(name: str) -> str:
-    """Write the digests of an experiment's stages. Returns what was done, in one line."""
+    """Write the digests of an experiment's stages. Returns nothing worth logging."""
     family = config.load_experiment(name).family
-    others = [f"{folder.relative_to(CODE).as_posix()}/" for folder in (CODE / "dd/models").iterdir() if folder.is_dir()]
-    others.remove(f"dd/models/{family}/")
     for stage, names in WITHOUT.items():
-        without = (*PLUMBING, *others, *(one.format(family=family) for one in names))
-        found = digests(CODE / "stages" / f"{stage}.py", without)
+        files = [CODE / "stages" / f"{stage}.py", CODE / "dd" / "models" / family / "family.py"]  # found by its name
+        found = digests(files, (*PLUMBING, *(one.format(family=family) for one in names)))
         write_text(config.project_root() / "data" / name / "code" / f"{stage}.json", json.dumps(found, indent=1) + "\n")
     return ""
 

@@ -6,8 +6,8 @@ import argparse
 import shutil
 
 from dd.config import project_root
-from dd.report.collect import collect
 from dd.evaluation.figures import quality_figure, save_figure
+from dd.report.collect import collect
 from dd.report.page import render_page
 from dd.report.table import published_rows, render
 from dd.system.entry import run_stage

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from dd.evaluation.rows import Row, fill_ratios, make_row, numbers
 from dd.evaluation.figures import curves_figure, quality_figure, sample_grid, save_figure
+from dd.evaluation.rows import Row, fill_ratios, make_row, numbers
 
 # sampler, label, evaluations, value, its error, precision, seconds per image, parameters
 SAMPLERS = (

@@ -11,7 +11,7 @@ from dd.checkpoints import zoo
 from dd.cli.main import app
 from dd.errors import DDError
 from dd.models.base import Filters, Teacher
-from dd.models.layers import store_in_bf16
+from dd.models.precision import store_in_bf16
 
 SIZES = {
     "var": (

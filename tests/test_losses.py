@@ -16,28 +16,28 @@ B, L = 2, 5
 @pytest.fixture
 def case():
     generator = torch.Generator().manual_seed(0)
-    logits, draft = torch.randn(2, B, L, V, generator=generator)
+    logits, auxiliary = torch.randn(2, B, L, V, generator=generator)
     codes = torch.randn(B, L, C, generator=generator).requires_grad_()
     tokens = torch.randint(V, (B, L), generator=generator)
     unknown = torch.tensor([[False, False, True, True, True], [True] * 5])
     codebook = torch.randn(V, C, generator=generator)
-    return StudentOutput(logits.requires_grad_(), codes, (draft, logits.detach())), tokens, unknown, codebook
+    return StudentOutput(logits.requires_grad_(), codes, (auxiliary, logits.detach())), tokens, unknown, codebook
 
 
 def test_terms_are_means_over_unknown_positions(case):
     output, tokens, unknown, codebook = case
-    weights = LossWeights(cross_entropy=2.0, regression=0.5, draft=0.25)
+    weights = LossWeights(cross_entropy=2.0, regression=0.5, auxiliary=0.25)
     terms = distillation_loss(output, tokens, unknown, codebook, weights)
-    entropies, drafts, squares = [], [], []
+    entropies, auxiliary, squares = [], [], []
     for b in range(B):
         for i in range(L):
             if unknown[b, i]:
                 entropies.append(-output.logits[b, i].log_softmax(-1)[tokens[b, i]].item())
-                drafts.append(-output.drafts[0][b, i].log_softmax(-1)[tokens[b, i]].item())
+                auxiliary.append(-output.auxiliary[0][b, i].log_softmax(-1)[tokens[b, i]].item())
                 squares.append((output.codes[b, i] - codebook[tokens[b, i]]).square().sum().item())
-    assert list(terms) == ["cross_entropy", "draft", "regression"]
+    assert list(terms) == ["cross_entropy", "auxiliary", "regression"]
     assert terms["cross_entropy"].item() == pytest.approx(2 * sum(entropies) / 8, rel=1e-5)
-    assert terms["draft"].item() == pytest.approx(0.25 * (sum(drafts) + sum(entropies)) / 16, rel=1e-5)
+    assert terms["auxiliary"].item() == pytest.approx(0.25 * (sum(auxiliary) + sum(entropies)) / 16, rel=1e-5)
     assert terms["regression"].item() == pytest.approx(0.5 * sum(squares) / 8, rel=1e-5)
 
 
@@ -54,7 +54,7 @@ def test_a_uniform_student_loses_log_v(case):
     flat = StudentOutput(torch.zeros(B, L, V), torch.zeros(B, L, C))
     terms = distillation_loss(flat, tokens, unknown, codebook, LossWeights())
     assert terms["cross_entropy"].item() == pytest.approx(math.log(V))
-    assert distillation_loss(flat, tokens, unknown, codebook, LossWeights(draft=1.0)).keys() == {"cross_entropy"}
+    assert distillation_loss(flat, tokens, unknown, codebook, LossWeights(auxiliary=1.0)).keys() == {"cross_entropy"}
 
 
 def test_nothing_unknown_is_no_loss(case):

@@ -13,7 +13,7 @@ from dd.flow.map import map_noise
 from dd.models.base import Filters
 from dd.models.cache import KVCache
 from dd.models.codebook import nearest_code
-from dd.models.layers import FlowLogits
+from dd.models.heads import FlowLogits
 from dd.models.registry import build_student, build_teacher, build_tokenizer, student_config
 from dd.models.var.tokenizer import phi_indices
 from dd.text.conditions import Captions, left_pad
@@ -176,10 +176,10 @@ def test_student_reads_every_position(kind, options):
     output = student(noise, finished, condition)
     assert output.logits.shape == (B, student.groups.length, V)
     assert output.codes.shape == noise.shape
-    assert len(output.drafts) == options.get("refinements", 0)
+    assert len(output.auxiliary) == options.get("refinements", 0)
     single = student(noise[1:2], finished[1:2], condition[1:2])
     torch.testing.assert_close(single.logits, output.logits[1:2], atol=1e-4, rtol=1e-4)
-    sum(part.square().mean() for part in (output.logits, output.codes, *output.drafts)).backward()
+    sum(part.square().mean() for part in (output.logits, output.codes, *output.auxiliary)).backward()
     idle = {
         name for name, parameter in student.named_parameters() if parameter.requires_grad and parameter.grad is None
     }

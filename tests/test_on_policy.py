@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from dd.distillation.on_policy import CLIP, Shadow, own_prefix_loss, own_tokens, score_loss, shadow_loss, teacher_view
+from dd.distillation.on_policy import (
+    CLIP,
+    FakeScore,
+    fake_score_loss,
+    own_prefix_loss,
+    own_tokens,
+    score_loss,
+    teacher_view,
+)
 from dd.flow.map import Codes
 from dd.models.base import Filters, StudentOutput
 from tests.tiny import V, tiny_pairs, tiny_teacher
@@ -45,13 +53,13 @@ def test_score_moves_towards_what_the_teacher_finds_likelier(case):
     teacher, pairs, unknown = case
     view = teacher_view(teacher, pairs.tokens, pairs.condition, Filters())
     flat = StudentOutput(torch.zeros_like(view).requires_grad_(), torch.zeros(1))
-    shadow = torch.full_like(view, 1 / V).log()
-    score_loss(flat, view, shadow, unknown).backward()
-    ratio = (view - shadow).clamp(-CLIP, CLIP)
-    above = ratio > ratio.mean(-1, keepdim=True)  # likelier than the others by comparison with the shadow
+    fake_score = torch.full_like(view, 1 / V).log()
+    score_loss(flat, view, fake_score, unknown).backward()
+    ratio = (view - fake_score).clamp(-CLIP, CLIP)
+    above = ratio > ratio.mean(-1, keepdim=True)  # likelier than the others by comparison with the fake_score
     assert (flat.logits.grad[above] <= 0).all()
     assert (flat.logits.grad[~above] >= 0).all()
-    learnt = shadow_loss(shadow, pairs.tokens, unknown)
+    learnt = fake_score_loss(fake_score, pairs.tokens, unknown)
     assert learnt.item() == pytest.approx(torch.log(torch.tensor(float(V))).item(), rel=1e-5)
 
 
@@ -61,9 +69,9 @@ def test_a_shadow_equal_to_the_teacher_gives_no_push(family, off):
     pairs = tiny_pairs(teacher, 8)
     unknown = torch.ones_like(pairs.tokens, dtype=torch.bool)
     view = teacher_view(teacher, pairs.tokens, pairs.condition, Filters(guidance=off))
-    shadow = Shadow(teacher)
-    found = shadow(pairs.tokens, pairs.condition)
+    fake_score = FakeScore(teacher)
+    found = fake_score(pairs.tokens, pairs.condition)
     assert torch.allclose(found, view, atol=1e-4)
-    assert shadow.network.tokenizer is teacher.tokenizer
+    assert fake_score.network.tokenizer is teacher.tokenizer
     output = certain(pairs.tokens, 1.0)
     assert abs(score_loss(output, view, found, unknown).item()) < 1e-4

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dd.distillation import training
-from dd.distillation.frechet import Appearance
+from dd.distillation.frechet import PictureFeatures
 from dd.distillation.objective import trajectory_points
 from dd.distillation.task import Pairs, Task
 from dd.distillation.training import Outcome, train
@@ -256,9 +256,9 @@ def test_without_held_out_pairs_there_are_no_such_curves(family, teacher, pairs,
 
 
 OWN_PREFIX = {"losses": {"own_prefix": 1.0}}
-SCORE = {"second": {"steps": 4, "watch": 1, "score": 1.0}, "losses": {"own_prefix": 1.0}}
+SCORE = {"second": {"steps": 4, "warmup": 1, "score": 1.0}, "losses": {"own_prefix": 1.0}}
 FRECHET = {
-    "second": {"steps": 4, "watch": 1, "frechet": 0.1, "pairs": 0.5, "frechet_memory": 8},
+    "second": {"steps": 4, "warmup": 1, "frechet": 0.1, "pairs": 0.5, "frechet_memory": 8},
     "losses": {"perceptual_network": "ours"},
 }
 
@@ -269,10 +269,10 @@ def test_terms_with_a_state_of_their_own_are_trained_and_resume_exactly(
     family, teacher, pairs, tmp_path, given, term, stop
 ):
     config = settings(**given, steps=4 if "second" in given else 8, checkpoint_every=1 if stop == 4 else 3)
-    appearance = Appearance(lambda images: images.mean((2, 3)), torch.randn(50, 3) / 10)
+    picture_features = PictureFeatures(lambda images: images.mean((2, 3)), torch.randn(50, 3) / 10)
 
     def run(folder, config, stop=None):
-        task = make_task(teacher, pairs, folder, stop=stop, appearance=appearance)
+        task = make_task(teacher, pairs, folder, stop=stop, picture_features=picture_features)
         return train(tiny_student(teacher, family), task, config)
 
     undisturbed = run(tmp_path / "a", config)

@@ -12,7 +12,7 @@ from dd.sampling.image_sampler import Drawer, class_conditions, released_prefix,
 from tests.tiny import CLASSES, tiny_student, tiny_teacher
 
 PLAIN = config.TeacherInvolvedSampler(name="dd+teacher", steps=(0, 2), teacher_start=1)
-QUIRK = config.TeacherInvolvedSampler(name="dd+teacher", steps=(0, 2), teacher_start=1, unmasked_prefix=True)
+QUIRK = config.TeacherInvolvedSampler(name="dd+teacher", steps=(0, 2), teacher_start=1, released_prefix=True)
 
 
 def drawer(family: str) -> Drawer:
@@ -32,10 +32,10 @@ def test_the_switch_changes_the_prefix_and_is_put_back():
     teacher = tiny_teacher("var")
     proper, quirk = guided(teacher, False), guided(teacher, True)
     assert float((proper - quirk).abs().max()) > 1e-3
-    assert teacher.unmasked_prefix is False
+    assert teacher.released_prefix is False
     with pytest.raises(KeyError), released_prefix(teacher, True):
         raise KeyError
-    assert teacher.unmasked_prefix is False
+    assert teacher.released_prefix is False
 
 
 def test_the_sampler_switches_it_for_its_own_images_only(monkeypatch):
@@ -44,7 +44,7 @@ def test_the_sampler_switches_it_for_its_own_images_only(monkeypatch):
     start = found.teacher.start
 
     def watched(*arguments):
-        seen.append(found.teacher.unmasked_prefix)
+        seen.append(found.teacher.released_prefix)
         return start(*arguments)
 
     monkeypatch.setattr(found.teacher, "start", watched)
@@ -57,7 +57,7 @@ def test_the_sampler_switches_it_for_its_own_images_only(monkeypatch):
 
 def test_only_var_has_it():
     with pytest.raises(
-        DDError, match=r"^unmasked_prefix: expected a VAR teacher, got LlamaGenTeacher; drop it from the sampler$"
+        DDError, match=r"^released_prefix: expected a VAR teacher, got LlamaGenTeacher; drop it from the sampler$"
     ):
         drawer("llamagen").check(QUIRK)
 
@@ -68,4 +68,4 @@ def test_presets_use_it_where_released_numbers_are_measured_again(name):
     for sampler in samplers:
         behind_prefix = sampler["name"] == "dd+teacher" and sampler["teacher_start"] > 0
         wanted = behind_prefix and name.startswith("var") and name.endswith("-released")
-        assert sampler.get("unmasked_prefix", False) == wanted, sampler
+        assert sampler.get("released_prefix", False) == wanted, sampler

@@ -59,7 +59,7 @@ def preset(name: str) -> Experiment:
 
 
 def has_quirk(sampler: object) -> bool:
-    return getattr(sampler, "unmasked_prefix", False)
+    return getattr(sampler, "released_prefix", False)
 
 
 GROUPS = {"var": 10, "llamagen": 256, "var-fashion": 5, "llamagen-fashion": 49}
@@ -96,8 +96,8 @@ def test_presets_hold_all_rows_of_the_official_tables(name):
         if s.name in ("dd", "dd+teacher")
     ]
     assert rows == [{key: value for key, value in row.items() if key != "fid"} for row in published]
-    # Ours decode the prefix properly; the released rows repeat what their authors did (tests/test_unmasked_prefix.py).
-    proper = [s.model_copy(update={"unmasked_prefix": False}) if has_quirk(s) else s for s in found.evaluate.samplers]
+    # Ours decode the prefix properly; the released rows repeat what their authors did (tests/test_released_prefix.py).
+    proper = [s.model_copy(update={"released_prefix": False}) if has_quirk(s) else s for s in found.evaluate.samplers]
     assert list(mine.evaluate.samplers[: len(proper)]) == proper
     assert mine.teacher == found.teacher
     assert mine.distill is not None

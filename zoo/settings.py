@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
-from dd.config import Section
+from dd.config import Family, Section
 from dd.errors import DDError
 from dd.system.entry import run_stage, stage_parser
 
@@ -75,7 +75,7 @@ class Reference(Section):
 class TokenizerSettings(Section):
     dataset: str
     extractor: str
-    family: Literal["llamagen", "var"]
+    family: Family
     config: dict[str, Any] = Field(description="the tokenizer's own configuration")
     train: Training
     commitment: float = Field(0.25, ge=0)

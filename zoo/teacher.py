@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from dd.checkpoints.safe import load_tensors, save_tensors
 from dd.datasets.folder import ImageSet, load_images
 from dd.models.base import Condition, Teacher, Tokenizer
-from dd.models.registry import build_teacher
 from dd.models.precision import autocast
+from dd.models.registry import build_teacher
 from dd.system.progress import progress
 from dd.text.captions import caption_states, read_captions
 from dd.text.conditions import Captions

@@ -22,7 +22,7 @@ from dd.errors import DDError
 from dd.metrics.classifier import SmallClassifier
 from dd.models.base import Tokenizer
 from dd.models.llamagen.tokenizer import VQTokenizer
-from dd.models.registry import build_tokenizer
+from dd.models.registry import build_tokenizer, family
 from dd.models.var.tokenizer import MultiScaleTokenizer
 from zoo.extractor import to_model
 from zoo.loop import fit
@@ -132,7 +132,7 @@ def train(settings: TokenizerSettings, data: ImageSet, extractor: SmallClassifie
         start_from_data(model, to_model(data.images[:500]))
     generator = torch.Generator().manual_seed(run.seed)
     codes = model.get_parameter("quantize.embedding.weight").requires_grad_(False)
-    kmeans = KMeans(codes, settings.codebook_decay, settings.family == "llamagen", generator)
+    kmeans = KMeans(codes, settings.codebook_decay, family(settings.family).unit_codes, generator)
     per_epoch = len(data) // run.batch
     order: dict[int, Tensor] = {}
 

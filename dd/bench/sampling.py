@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from dd.checkpoints import teachers
     from dd.models.base import Condition, Filters, Student, Teacher
 
-# Where the authors place their second step, as a share of the groups: scale 5 of 10, token 80 of 256.
-SECOND_STEP = {"var": 0.5, "llamagen": 80 / 256}
-
 
 @dataclass(frozen=True)
 class Timing:
@@ -154,11 +151,11 @@ def measure(plan: Plan, teacher: Teacher, student: Student, filters: Filters) ->
     """Time every sampler on the same classes and noise."""
     import torch
 
-    from dd.models.layers import store_in_bf16
+    from dd.models.precision import store_in_bf16
+    from dd.models.registry import family_of
     from dd.sampling.samplers import sample
     from dd.system.progress import Progress, progress
 
-    family = "var" if len(teacher.groups) < teacher.groups.length else "llamagen"
     if plan.dtype == "bf16":
         store_in_bf16(teacher)
         store_in_bf16(student)
@@ -168,7 +165,7 @@ def measure(plan: Plan, teacher: Teacher, student: Student, filters: Filters) ->
     condition = conditions(teacher, plan.batch)
     codebook = teacher.codebook
     noise = torch.randn(plan.batch, teacher.groups.length, codebook.shape[1], device=plan.device)
-    second = max(1, round(SECOND_STEP[family] * len(teacher.groups)))
+    second = max(1, round(family_of(teacher).second_step * len(teacher.groups)))
     samplers: dict[str, tuple[int, Callable[[], torch.Tensor]]] = {
         "teacher": (len(teacher.groups), lambda: draw_images(teacher, condition, filters, plan.seed)),
         "dd, one step": (1, lambda: sample(student, codebook, noise, condition, (0,))),

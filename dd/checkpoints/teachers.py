@@ -19,7 +19,7 @@ from dd.checkpoints.safe import load_tensors, save_tensors
 from dd.config import Family
 from dd.errors import DDError
 from dd.models.base import Teacher
-from dd.models.registry import build_student, build_teacher, build_tokenizer
+from dd.models.registry import build_student, build_teacher, build_tokenizer, family
 from dd.system.files import sha256_file, write_text
 
 logger = logging.getLogger(__name__)
@@ -93,8 +93,9 @@ def _depth(shapes: Shapes) -> int:
 
 def _entry_depth(entry: zoo.Entry) -> int | None:
     """The same from an entry's configuration, without building anything; None if it does not say."""
-    config = entry.config or {}
-    return 0 if entry.kind == "tokenizer" else config.get("n_layer", config.get("depth"))
+    if entry.kind == "tokenizer":
+        return 0
+    return (entry.config or {}).get(family(entry.family).depth) if entry.family else None
 
 
 def entry_shapes(name: str) -> Shapes:

@@ -29,7 +29,7 @@ REACH = 2
 
 
 @dataclass(frozen=True)
-class Appearance:
+class PictureFeatures:
     """What pictures are compared by: images (B, 3, H, W) to features (B, F). wanted: those (N, F) of `shifted` ones."""
 
     features: Callable[[Tensor], Tensor]
@@ -105,12 +105,12 @@ class MatchingLoss(nn.Module):
     seen: Tensor
 
     def __init__(
-        self, appearance: Appearance, points: tuple[int, ...], memory: int, total: Callable[[Tensor], Tensor]
+        self, picture_features: PictureFeatures, points: tuple[int, ...], memory: int, total: Callable[[Tensor], Tensor]
     ) -> None:
         super().__init__()
-        self.features, self.points = appearance.features, points
+        self.features, self.points = picture_features.features, points
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
-        self.losses = nn.ModuleList(FrechetLoss(appearance.wanted, memory, total) for _ in points)
+        self.losses = nn.ModuleList(FrechetLoss(picture_features.wanted, memory, total) for _ in points)
 
     def forward(self, images: Tensor, finished: Tensor) -> Tensor:
         """images (B, 3, H, W), begun at trajectory points finished (B,), to the distance ()."""

@@ -27,7 +27,7 @@ class LossWeights:
     cross_entropy: float = 1.0
     regression: float = 0.0
     perceptual: float = 0.0
-    draft: float = 0.0
+    auxiliary: float = 0.0
 
 
 def distillation_loss(
@@ -47,9 +47,9 @@ def distillation_loss(
     terms: dict[str, Tensor] = {}
     if weights.cross_entropy:
         terms["cross_entropy"] = weights.cross_entropy * cross_entropy(output.logits, tokens, unknown)
-    if weights.draft and output.drafts:
-        drafts = [cross_entropy(logits, tokens, unknown) for logits in output.drafts]
-        terms["draft"] = weights.draft * torch.stack(drafts).mean()
+    if weights.auxiliary and output.auxiliary:
+        auxiliary = [cross_entropy(logits, tokens, unknown) for logits in output.auxiliary]
+        terms["auxiliary"] = weights.auxiliary * torch.stack(auxiliary).mean()
     if weights.regression or weights.perceptual:
         target = codebook[tokens]
     if weights.regression:

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from dd.config import DistillConfig, SecondPhaseConfig
 from dd.distillation.frechet import MatchingLoss, straight_through
 from dd.distillation.losses import LossWeights, distillation_loss
-from dd.distillation.on_policy import Shadow, own_prefix_loss, own_tokens, score_loss, shadow_loss, teacher_view
+from dd.distillation.on_policy import FakeScore, fake_score_loss, own_prefix_loss, own_tokens, score_loss, teacher_view
 from dd.distillation.task import Pairs, Task
 from dd.errors import DDError
 from dd.flow.map import Codes
 from dd.models.base import StudentOutput
-from dd.sampling.samplers import known, perturb
 from dd.models.precision import autocast
+from dd.sampling.samplers import known, perturb
 
 Model = Callable[..., StudentOutput]
 
@@ -61,33 +61,34 @@ class Objective:
         self.teacher = task.teacher.to(self.device).eval().requires_grad_(False)
         self.codebook = self.teacher.codebook
         self.codes = Codes.prepare(self.codebook)
-        self.bare_shadow = Shadow(self.teacher) if self.second.score else None
-        self.shadow = None if self.bare_shadow is None else accelerator.prepare(self.bare_shadow)
+        self.bare_fake_score = FakeScore(self.teacher) if self.second.score else None
+        self.fake_score = None if self.bare_fake_score is None else accelerator.prepare(self.bare_fake_score)
         self.matching: MatchingLoss | None = None
         if self.second.frechet:
-            assert task.appearance is not None
+            assert task.picture_features is not None
             total = partial(accelerator.reduce, reduction="sum")
-            self.matching = MatchingLoss(task.appearance, config.timesteps, self.second.frechet_memory, total)
+            self.matching = MatchingLoss(task.picture_features, config.timesteps, self.second.frechet_memory, total)
 
     def parts(self) -> dict[str, nn.Module]:
         """What a checkpoint must hold of it, by name."""
-        found = {"matching": self.matching, "shadow": self.bare_shadow}
+        found = {"matching": self.matching, "fake_score": self.bare_fake_score}
         return {name: part for name, part in found.items() if part is not None}
 
-    def watch(self, model: Model, pairs: Pairs, finished: Tensor) -> dict[str, Tensor]:
-        """The shadow learns what the student gives out, and the moments fill, before the student is moved by either.
+    def warm_up(self, model: Model, pairs: Pairs, finished: Tensor) -> dict[str, Tensor]:
+        """The fake score learns what the student gives out, and the moments fill, before the student is moved by
+        either.
 
-        A shadow that still is the teacher would call everything that guidance takes away too rare.
+        A fake_score that still is the teacher would call everything that guidance takes away too rare.
         """
         with torch.no_grad():
             output, unknown = self.predict(model, pairs, finished)
             self._frechet(output, pairs, unknown, finished)
-        if self.shadow is None:
+        if self.fake_score is None:
             return {}
         own = own_tokens(output, pairs.tokens, unknown)
         with autocast(self.precision, self.device.type):
-            learnt = self.shadow(own, pairs.condition)
-        return {"shadow": shadow_loss(learnt, own, unknown)}
+            learnt = self.fake_score(own, pairs.condition)
+        return {"fake_score": fake_score_loss(learnt, own, unknown)}
 
     def _frechet(self, output: StudentOutput, pairs: Pairs, unknown: Tensor, finished: Tensor) -> Tensor:
         if self.matching is None:
@@ -125,11 +126,11 @@ class Objective:
             loss = own_prefix_loss(output, pairs.noise, view, unknown, self.codes, task.solver)
             terms["own_prefix"] = own_prefix * loss
         if score:
-            assert self.shadow is not None
+            assert self.fake_score is not None
             with autocast(self.precision, self.device.type):
-                learnt = self.shadow(own, pairs.condition)
+                learnt = self.fake_score(own, pairs.condition)
             terms["score"] = score * score_loss(output, view, learnt, unknown)
-            terms["shadow"] = shadow_loss(learnt, own, unknown)
+            terms["fake_score"] = fake_score_loss(learnt, own, unknown)
         return terms
 
     def predict(self, model: Model, pairs: Pairs, finished: Tensor) -> tuple[StudentOutput, Tensor]:

@@ -7,9 +7,10 @@ tells what it would draw, and that can be used in two ways:
 own_prefix  cross-entropy against the tokens that the *same noise* leads to behind the student's own tokens
             (an on-policy target, as in DAgger, Ross et al. 2011). The true trajectory is its fixed point, and since
             the noise picks the token, nothing pulls towards a mode.
-score       a discrete form of distribution matching (Yin et al. 2023): a second network, the *shadow*, starts as the
+score       a discrete form of distribution matching (Yin et al. 2023): a second network, the fake score, starts as
+the
             teacher and learns the student's tokens; the student moves towards what the teacher finds likelier than
-            the shadow does, -sum_v pi_v clip(log p_teacher(v) - log p_shadow(v)).
+            the fake score does, -sum_v pi_v clip(log p_teacher(v) - log p_fake(v)).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from dd.models.base import Condition, Filters, StudentOutput, Teacher
 CLIP = 3.0
 
 
-class Shadow(nn.Module):
+class FakeScore(nn.Module):
     """The teacher's network once more, trained on the student's tokens. Shares the teacher's tokenizer."""
 
     def __init__(self, teacher: Teacher) -> None:
@@ -62,13 +63,14 @@ def own_prefix_loss(
     return cross_entropy(output.logits, wanted, unknown)
 
 
-def score_loss(output: StudentOutput, view: Tensor, shadow: Tensor, unknown: Tensor) -> Tensor:
-    """The student's term. view, shadow: (B, L, V) log-probabilities of the teacher and of the shadow behind its own."""
-    ratio = (view - shadow.detach()).clamp(-CLIP, CLIP)
+def score_loss(output: StudentOutput, view: Tensor, fake_score: Tensor, unknown: Tensor) -> Tensor:
+    """The student's term. view, fake_score: (B, L, V) log-probabilities of the teacher and of the fake score behind its
+    own."""
+    ratio = (view - fake_score.detach()).clamp(-CLIP, CLIP)
     return mean_over(-(output.logits.float().softmax(-1) * ratio).sum(-1), unknown)
 
 
-def shadow_loss(shadow: Tensor, own: Tensor, unknown: Tensor) -> Tensor:
-    """The shadow's cross-entropy against the student's tokens (B, L)."""
-    learnt = F.nll_loss(shadow.flatten(0, 1), own.flatten(), reduction="none").view(own.shape)
+def fake_score_loss(fake_score: Tensor, own: Tensor, unknown: Tensor) -> Tensor:
+    """The fake score's cross-entropy against the student's tokens (B, L)."""
+    learnt = F.nll_loss(fake_score.flatten(0, 1), own.flatten(), reduction="none").view(own.shape)
     return mean_over(learnt, unknown)

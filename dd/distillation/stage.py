@@ -9,7 +9,7 @@ import importlib.util
 import json
 import logging
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from dd.checkpoints.students import materialise_student, save_student_dir
 from dd.checkpoints.teachers import load_teacher_dir, read_info
 from dd.config import DistillConfig, Experiment, SecondPhaseConfig
 from dd.distillation.batches import ShardPairs
-from dd.distillation.frechet import Appearance, shifted
+from dd.distillation.frechet import PictureFeatures, shifted
 from dd.distillation.losses import ImageDistance
 from dd.distillation.objective import check_timesteps
 from dd.distillation.task import Curves, Task
@@ -103,12 +103,12 @@ def open_task(inputs: Inputs, folder: Path) -> tuple[Task, dict[str, Any]]:
         held_out=source.pairs(held_out(inputs.shards)),
         folder=folder,
         distance=image_distance(settings, device),
-        appearance=appearance(inputs, teacher),
+        picture_features=picture_features(inputs, teacher),
         probe=probe(inputs, teacher),
         filters=inputs.shards.plan.filters,
         solver=inputs.shards.plan.solver,
     )
-    return task, student_config(teacher, **settings.student.model_dump())
+    return task, student_config(teacher, **asdict(settings.student))
 
 
 def lookup(inputs: Inputs) -> CaptionStates | None:
@@ -157,7 +157,7 @@ def extractor(name: str, device: torch.device) -> SmallClassifier:
 
 
 @torch.no_grad()
-def appearance(inputs: Inputs, teacher: Teacher) -> Appearance | None:
+def picture_features(inputs: Inputs, teacher: Teacher) -> PictureFeatures | None:
     """What `second.frechet` compares with: features of the teacher's pictures, decoded from the first pairs."""
     device = teacher.codebook.device
     if not wants_frechet(inputs.settings):
@@ -168,7 +168,7 @@ def appearance(inputs: Inputs, teacher: Teacher) -> Appearance | None:
     for start in progress(range(0, len(tokens), 256), unit="batches", label="the teacher's pictures"):
         pictures = teacher.decode(teacher.codebook[tokens[start : start + 256]])
         wanted.append(network(shifted(pictures, start)).features)
-    return Appearance(lambda images: network(images).features, torch.cat(wanted))
+    return PictureFeatures(lambda images: network(images).features, torch.cat(wanted))
 
 
 def fit(task: Task, sizes: dict[str, Any], settings: DistillConfig, family: str, steps: int) -> Outcome:
@@ -200,7 +200,8 @@ def distill(name: str, experiment: Experiment, settings: DistillConfig, root: Pa
     """Train, save and publish. Returns what was done; nothing in processes beside the main one."""
     inputs = check_inputs(name, experiment, settings, root)
     manifest = root / "data" / name / "trajectories" / MANIFEST
-    folder = root / "work" / config.fingerprint("distill", __version__, name, settings, manifest)
+    code = [file for file in (root / "data" / name / "code" / "distill.json",) if file.is_file()]
+    folder = root / "work" / config.fingerprint("distill", __version__, name, settings, manifest, *code)
     folder.mkdir(parents=True, exist_ok=True)
     if not this_process().is_main_process:
         run(inputs, folder)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from dd.distillation.frechet import Appearance
+from dd.distillation.frechet import PictureFeatures
 from dd.distillation.losses import ImageDistance
 from dd.flow.grid import Solver
 from dd.models.base import Condition, Filters, Student, Teacher
@@ -48,7 +48,7 @@ class Task:
     """What one run trains on.
 
     noise_free: zero where nothing is known, which makes the student a set predictor (the baselines).
-    distance: image distance for the perceptual term; appearance: for the Frechet term.
+    distance: image distance for the perceptual term; picture_features: for the Frechet term.
     filters, solver: of the trajectories.
     probe: further held-out numbers of the averaged student, at a step.
     on_curves: called with the curves so far, after every measurement.
@@ -60,7 +60,7 @@ class Task:
     folder: Path
     noise_free: bool = False
     distance: ImageDistance | None = None
-    appearance: Appearance | None = None
+    picture_features: PictureFeatures | None = None
     filters: Filters = field(default_factory=Filters)
     solver: Solver | None = None
     probe: Callable[[Student, int], dict[str, float]] | None = None

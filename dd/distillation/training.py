@@ -82,16 +82,16 @@ class _Run:
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.identity = fingerprint(config, steps, task.noise_free, self.world)
         self.objective = Objective(task, config, self.accelerator)
-        self.second, self.shadow = self.objective.second, self.objective.shadow
+        self.second, self.fake_score = self.objective.second, self.objective.fake_score
         self.bare = student.to(self.device)
         self.optimizers = build_optimizers(student, config.lr, config.muon_lr, config.weight_decay, config.betas)
         own = len(self.optimizers)
-        if (shadow := self.objective.bare_shadow) is not None:
+        if (fake_score := self.objective.bare_fake_score) is not None:
             self.optimizers += build_optimizers(
-                shadow, self.second.shadow_lr, self.second.shadow_muon_lr, 0.0, config.betas
+                fake_score, self.second.fake_score_lr, self.second.fake_score_muon_lr, 0.0, config.betas
             )
         self.model, *self.optimizers = self.accelerator.prepare(self.bare, *self.optimizers)
-        self.students = self.optimizers[:own]  # the shadow's have no schedule
+        self.students = self.optimizers[:own]  # the fake_score's have no schedule
         self.ema = EMA(self.bare, config.ema, config.ema_warmup)
         self.first, self.seconds = 0, 0.0
         self.saved: int | None = None
@@ -136,9 +136,9 @@ class _Run:
             first = ((step * self.config.accumulate + part) * self.world + self.rank) * len(pairs)
             with self.accelerator.accumulate(self.model):
                 points = trajectory_points(self.config.timesteps, len(pairs), first).to(self.device)
-                watching = self.turn <= step < self.turn + self.second.watch
-                if watching:
-                    terms, idle = self.objective.watch(self.model, pairs, points), torch.zeros((), device=self.device)
+                warming_up = self.turn <= step < self.turn + self.second.warmup
+                if warming_up:
+                    terms, idle = self.objective.warm_up(self.model, pairs, points), torch.zeros((), device=self.device)
                 else:
                     terms, idle = self.objective.terms(self.model, pairs, points, step >= self.turn)
                 loss = torch.stack([*terms.values(), idle]).sum()
@@ -149,8 +149,8 @@ class _Run:
                 if self.accelerator.sync_gradients:
                     norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
                     result["gradient_norm"] = torch.as_tensor(norm, device=self.device)
-                    if self.shadow is not None:
-                        self.accelerator.clip_grad_norm_(self.shadow.parameters(), self.config.clip)
+                    if self.fake_score is not None:
+                        self.accelerator.clip_grad_norm_(self.fake_score.parameters(), self.config.clip)
                 for optimizer in self.optimizers:
                     optimizer.step()
                     optimizer.zero_grad(set_to_none=True)
@@ -161,7 +161,7 @@ class _Run:
         """Share of the peak rates: a warm-up and a cosine in each phase."""
         if step < self.turn:
             return cosine(step, self.turn, self.config.warmup, self.config.final_lr)
-        start, final = self.turn + self.second.watch, self.config.final_lr
+        start, final = self.turn + self.second.warmup, self.config.final_lr
         return self.second.rate * cosine(max(0, step - start), self.steps - start, _SECOND_WARMUP, final)
 
     def _log(self, done: int) -> dict[str, float]:

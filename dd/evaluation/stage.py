@@ -20,17 +20,17 @@ from torch import Tensor
 from dd import config
 from dd.checkpoints.students import StudentInfo, read_student_info
 from dd.errors import DDError
+from dd.evaluation.figures import curves_figure, quality_figure, read_curves, sample_grid, save_figure
 from dd.evaluation.measure import Batch, Evaluation, Measured, check_folder, open_evaluation
 from dd.evaluation.rows import Row, fill_ratios, make_row, numbers
 from dd.evaluation.scene_reader import SceneReader, open_reader
 from dd.metrics.images import load_npz, to_uint8
 from dd.metrics.protocols import protocol
 from dd.models.base import Teacher
-from dd.evaluation.figures import curves_figure, quality_figure, read_curves, sample_grid, save_figure
+from dd.models.precision import uses_bf16
 from dd.sampling.experiment import open_drawer
 from dd.sampling.image_sampler import sampler_label
 from dd.system.files import publish, write_text
-from dd.models.precision import uses_bf16
 from dd.system.progress import Progress, progress
 
 log = logging.getLogger(__name__)

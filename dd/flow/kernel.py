@@ -1,9 +1,9 @@
 """The map's evaluation as one fused kernel for accelerators: attention of y over the codes, with a bias.
 
-`dd.flow.solver.Pool.derive` holds its reference, and what is used where this is not: on CPUs, without Triton, or with codes
-wider than a tile. The kernel never writes the weights (N, V), which are all that the plain version spends its time on:
-one pass over the codes accumulates the running maximum, the sum and the mean; a second one measures how many codes
-still matter.
+`dd.flow.solver.Pool.derive` holds its reference, and what is used where this is not: on CPUs, without Triton, or with
+codes wider than a tile. The kernel never writes the weights (N, V), which are all that the plain version spends its
+time on: one pass over the codes accumulates the running maximum, the sum and the mean; a second one measures how many
+codes still matter.
 """
 
 from __future__ import annotations

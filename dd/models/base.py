@@ -75,12 +75,12 @@ class StudentOutput:
     """What a student predicts for every position.
 
     logits: (B, L, V) float32, over the codebook. codes: (B, L, C) float32, the continuous head.
-    drafts: logits of earlier passes of a student that refines its own prediction, first pass first.
+    auxiliary: logits of earlier passes of a student that refines its own prediction, first pass first.
     """
 
     logits: Tensor
     codes: Tensor
-    drafts: tuple[Tensor, ...] = ()
+    auxiliary: tuple[Tensor, ...] = ()
 
 
 class Tokenizer(nn.Module, ABC):
@@ -117,6 +117,8 @@ class Teacher(nn.Module, ABC):
     """
 
     tokenizer: Tokenizer
+    # Whether a prefix is taken in as the authors' released code does it; None where that is no different.
+    released_prefix: bool | None = None
 
     @property
     def groups(self) -> Groups:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Literal
 
 import torch
+from torch import nn
 
 log = logging.getLogger(__name__)
 Precision = Literal["bf16", "fp32", "auto"]
@@ -46,3 +47,15 @@ def _warn_once(device: str) -> None:
 def autocast(precision: Precision, device: str = "cpu") -> AbstractContextManager:
     """A bf16 autocast region where `precision` means it."""
     return torch.autocast(device, dtype=torch.bfloat16) if uses_bf16(precision, device) else nullcontext()
+
+
+def store_in_bf16(model: nn.Module) -> None:
+    """Keep the matrices that autocast runs in bfloat16 (blocks, LlamaGen's output layer) in it, for decoding.
+
+    Autocast would convert frozen float32 matrices again in every step. Everything that is float32 officially
+    (embeddings, VAR's head, tokenizer) stays so.
+    """
+    for name, module in model.named_modules():
+        inside = any(part in ("blocks", "layers", "layerwise_n_d_embed", "output") for part in name.split("."))
+        if inside and isinstance(module, nn.Linear) and not name.startswith("tokenizer."):
+            module.to(torch.bfloat16)

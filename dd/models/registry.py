@@ -1,29 +1,42 @@
 """Families by name: plain dicts in, models out.
 
-The dicts are what `dataclasses.asdict` makes of the config classes, so that they pass through JSON and YAML.
+A family is a folder of dd/models that holds family.py; nothing else has to be told of it. The dicts are what
+`dataclasses.asdict` makes of the config classes, so that they pass through JSON and YAML.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
 
+from dd.config import FAMILIES
 from dd.errors import DDError
 from dd.models.base import Student, Teacher, Tokenizer
-from dd.models.llamagen.student import DDGPTConfig, DDLlamaGen
-from dd.models.llamagen.teacher import GPT, LlamaGenTeacher
-from dd.models.llamagen.tokenizer import VQConfig, VQTokenizer
-from dd.models.llamagen.transformer import GPTConfig
-from dd.models.var.student import DDVAR, DDVARConfig
-from dd.models.var.teacher import VAR, VARTeacher
-from dd.models.var.tokenizer import MultiScaleConfig, MultiScaleTokenizer
-from dd.models.var.transformer import VARConfig
+from dd.models.family import Family
 
-FAMILIES = ("llamagen", "var")
 T = TypeVar("T")
+
+
+@cache
+def family(name: str) -> Family:
+    """The record of a family. Raises DDError for an unknown one."""
+    if name not in FAMILIES:
+        raise DDError(f"family: expected one of {', '.join(FAMILIES)}, got {name!r}; docs/add-a-teacher.md adds one")
+    found: Family = importlib.import_module(f"dd.models.{name}.family").FAMILY
+    return found
+
+
+def family_of(teacher: Teacher) -> Family:
+    """The record that a teacher was built by."""
+    for name in FAMILIES:
+        if type(teacher).__module__.startswith(f"dd.models.{name}."):
+            return family(name)
+    raise DDError(f"student: expected a teacher of {', '.join(FAMILIES)}, got {type(teacher).__name__}")
 
 
 def make_config(cls: type[T], values: Mapping[str, Any]) -> T:
@@ -35,52 +48,35 @@ def make_config(cls: type[T], values: Mapping[str, Any]) -> T:
         raise DDError(f"{cls.__name__}: expected the settings {known}; got {dict(values)} ({error})") from error
 
 
-def check_family(family: str) -> None:
-    """Refuse an unknown family."""
-    if family not in FAMILIES:
-        raise DDError(f"family: expected one of {', '.join(FAMILIES)}, got {family!r}; docs/add-a-teacher.md adds one")
-
-
-def build_tokenizer(family: str, config: Mapping[str, Any], device: str | torch.device = "cpu") -> Tokenizer:
-    """A tokenizer with random weights, or none at all on device "meta"."""
-    check_family(family)
+def build_tokenizer(name: str, config: Mapping[str, Any], device: str | torch.device = "cpu") -> Tokenizer:
+    """A family's tokenizer with random weights, or none at all on device "meta"."""
+    part = family(name).tokenizer
     with torch.device(device):
-        if family == "var":
-            return MultiScaleTokenizer(make_config(MultiScaleConfig, config))
-        return VQTokenizer(make_config(VQConfig, config))
+        tokenizer = part.network(make_config(part.config, config))
+    assert isinstance(tokenizer, Tokenizer)
+    return tokenizer
 
 
 def build_teacher(
-    family: str, tokenizer: Mapping[str, Any], transformer: Mapping[str, Any], device: str | torch.device = "cpu"
+    name: str, tokenizer: Mapping[str, Any], transformer: Mapping[str, Any], device: str | torch.device = "cpu"
 ) -> Teacher:
     """A teacher with random weights; its parts are `.tokenizer` and `.transformer`, with official names inside."""
-    codes = build_tokenizer(family, tokenizer, device)
+    codes, record = build_tokenizer(name, tokenizer, device), family(name)
     with torch.device(device):
-        if isinstance(codes, MultiScaleTokenizer):
-            return VARTeacher(VAR(make_config(VARConfig, transformer)), codes)
-        assert isinstance(codes, VQTokenizer)
-        return LlamaGenTeacher(GPT(make_config(GPTConfig, transformer)), codes)
+        network = record.transformer.network(make_config(record.transformer.config, transformer))
+        return record.teacher(network, codes)
 
 
-def build_student(family: str, config: Mapping[str, Any], device: str | torch.device = "cpu") -> Student:
+def build_student(name: str, config: Mapping[str, Any], device: str | torch.device = "cpu") -> Student:
     """A student with random weights; its state dict has the official names."""
-    check_family(family)
+    record = family(name)
     with torch.device(device):
-        if family == "var":
-            return DDVAR(make_config(DDVARConfig, config))
-        return DDLlamaGen(make_config(DDGPTConfig, config))
+        return record.build_student(make_config(record.student.config, config))
 
 
 def student_config(teacher: Teacher, layers: int | None = None, **options: Any) -> dict[str, Any]:
     """The config of a student for a teacher: its transformer's sizes, a depth of one's own, options of the student."""
-    if isinstance(teacher, VARTeacher):
-        config = asdict(teacher.transformer.config)
-        config["share_quant_resi"] = teacher.tokenizer.config.share_quant_resi
-        depth = "depth"
-    elif isinstance(teacher, LlamaGenTeacher):
-        config = asdict(teacher.transformer.config)
-        config["codebook_dim"] = teacher.codebook.shape[1]
-        depth = "n_layer"
-    else:
-        raise DDError(f"student: expected a teacher of {', '.join(FAMILIES)}, got {type(teacher).__name__}")
-    return config | ({} if layers is None else {depth: layers}) | options
+    record = family_of(teacher)
+    config = asdict(teacher.get_submodule("transformer").config)  # type: ignore[call-overload]
+    config |= record.from_tokenizer(teacher.tokenizer)
+    return config | ({} if layers is None else {record.depth: layers}) | options

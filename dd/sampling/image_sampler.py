@@ -15,8 +15,8 @@ from dd import config
 from dd.errors import DDError
 from dd.flow.grid import Solver
 from dd.models.base import Condition, Filters, Student, Teacher
-from dd.sampling import samplers as sampling
 from dd.models.precision import Precision, autocast
+from dd.sampling import samplers as sampling
 from dd.trajectories.noise import noise, uniform
 
 Batch = tuple[Tensor, Tensor | None]  # images (B, C, H, W), classes (B,) or None
@@ -88,10 +88,10 @@ class Drawer:
         if isinstance(sampler, config.TeacherInvolvedSampler) and sampler.teacher_start >= sampler.steps[-1]:
             last = sampler.steps[-1] - 1
             raise DDError(f"teacher_start must lie in 0..{last} (before the last step), got {sampler.teacher_start}")
-        unmasked = isinstance(sampler, config.TeacherInvolvedSampler) and sampler.unmasked_prefix
-        if unmasked and not hasattr(self.teacher, "unmasked_prefix"):
+        released = isinstance(sampler, config.TeacherInvolvedSampler) and sampler.released_prefix
+        if released and self.teacher.released_prefix is None:
             raise DDError(
-                f"unmasked_prefix: expected a VAR teacher, got {type(self.teacher).__name__}; drop it from the sampler"
+                f"released_prefix: the released code of {type(self.teacher).__name__} has no prefix of its own; drop it"
             )
         if isinstance(sampler, config.SkipSampler) and sampler.n >= groups:
             raise DDError(f"skip: n must lie in 1..{groups - 1} (the teacher has {groups} groups), got {sampler.n}")
@@ -172,7 +172,7 @@ class Drawer:
             case config.TeacherInvolvedSampler():
                 assert self.student is not None
                 alone = timed or not sampler.teacher_start
-                with released_prefix(self.teacher, sampler.unmasked_prefix):
+                with prefix_as_released(self.teacher, sampler.released_prefix):
                     return sampling.sample_with_teacher(
                         self.student,
                         self.teacher,
@@ -274,16 +274,16 @@ def _key(what: str, indices: Tensor) -> tuple[str, bytes]:
 
 
 @contextmanager
-def released_prefix(teacher: Any, wanted: bool) -> Iterator[None]:
-    """While it lasts, and if `wanted`, a VAR teacher takes prefixes in as its `unmasked_prefix` says."""
+def prefix_as_released(teacher: Teacher, wanted: bool) -> Iterator[None]:
+    """While it lasts, and if `wanted`, the teacher takes prefixes in as its authors' released code does."""
     if not wanted:
         yield
         return
-    before, teacher.unmasked_prefix = teacher.unmasked_prefix, True
+    before, teacher.released_prefix = teacher.released_prefix, True
     try:
         yield
     finally:
-        teacher.unmasked_prefix = before
+        teacher.released_prefix = before
 
 
 def sampler_label(sampler: config.Sampler) -> str:
@@ -295,7 +295,7 @@ def sampler_label(sampler: config.Sampler) -> str:
             split = "" if sampler.split is None else f" split {sampler.split}"
             return f"dd {','.join(map(str, sampler.steps))}{split}{_noise_label(sampler.noise_scale)}"
         case config.TeacherInvolvedSampler():
-            quirk = ", unmasked prefix" if sampler.unmasked_prefix else ""
+            quirk = ", released prefix" if sampler.released_prefix else ""
             wide = _noise_label(sampler.noise_scale)
             return f"dd+teacher {','.join(map(str, sampler.steps))} from {sampler.teacher_start}{wide}{quirk}"
         case config.SkipSampler():

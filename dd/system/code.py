@@ -1,7 +1,7 @@
 """Digests of the code behind a stage, so that DVC reruns a stage when what it computes may have changed, and only then.
 
-A digest covers a file's syntax tree without docstrings; comments and layout are not part of the tree. Files are found by
-following the imports of a stage's script, those inside functions included. Imports nothing heavy: this runs at every
+A digest covers a file's syntax tree without docstrings; comments and layout are not part of the tree. Files are found
+by following the imports of a stage's script, those inside functions included. Imports nothing heavy: this runs at every
 `dvc repro`.
 """
 
@@ -24,19 +24,19 @@ def digest(path: Path) -> str:
     return hashlib.sha256(json.dumps(_plain(tree), separators=(",", ":")).encode()).hexdigest()[:16]
 
 
-def digests(script: Path, without: Iterable[str], root: Path = CODE) -> dict[str, str]:
-    """Digest of every file behind a script, by its path below `root`.
+def digests(files: Iterable[Path], without: Iterable[str], root: Path = CODE) -> dict[str, str]:
+    """Digest of every file behind some files, by its path below `root`.
 
     without: beginnings of paths whose code does not decide the result.
     """
-    names = {path.relative_to(root).as_posix(): path for path in behind(script, root)}
+    names = {path.relative_to(root).as_posix(): path for path in behind(files, root)}
     return {name: digest(path) for name, path in sorted(names.items()) if not name.startswith(tuple(without))}
 
 
-def behind(script: Path, root: Path = CODE) -> set[Path]:
-    """The script and all files of the project that it imports, directly or not."""
+def behind(files: Iterable[Path], root: Path = CODE) -> set[Path]:
+    """The files and all others of the project that they import, directly or not."""
     found: set[Path] = set()
-    waiting = [script]
+    waiting = list(files)
     while waiting:
         path = waiting.pop()
         if path not in found and path != root / "dd" / "__init__.py":  # it offers the whole library to its users
@@ -68,7 +68,11 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
             first = node.body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 del node.body[0]
     return tree
 

@@ -255,7 +255,7 @@ def teacher_involved(fixture: Fixture, name: str, model: DDVAR, codebook: Tensor
         yield f"{name}.prefix_idx", draft
         tokens = torch.cat([draft[:, : starts[start]], tokens[:, starts[start] :]], 1)
     teacher = build_teacher(fixture.dependency("B"))
-    teacher.unmasked_prefix = True
+    teacher.released_prefix = True
     guidance = fixture.setting(f"{name}.guided.{start}", r"cfg=(\d+(?:\.\d+)?)", 2.0)
     state = teacher.start(labels, Filters(guidance), tokens[:, : starts[start]])
     for scale in scales:

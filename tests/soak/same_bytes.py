@@ -26,7 +26,7 @@ def make_project(root: Path, name: str) -> None:
     experiment = yaml.safe_load((ROOT / "params.yaml").read_text())["experiments"][name]
     experiment["trajectories"] |= {"pairs": 64, "held_out": 16, "batch": 32, "shard_size": 32}
     experiment["distill"] |= {"steps": 4, "batch": 8, "warmup": 1, "baseline": {"steps": 2}}
-    experiment["distill"]["second"] |= {"steps": 6, "watch": 2, "frechet_memory": 16}
+    experiment["distill"]["second"] |= {"steps": 6, "warmup": 2, "frechet_memory": 16}
     experiment["distill"] |= {"evaluate_every": 5, "log_every": 2, "precision": "fp32"}
     experiment["evaluate"] |= {"images": 200, "batch": 100, "precision": "fp32"}
     (root / "params.yaml").write_text(yaml.safe_dump({"experiments": {name: experiment}}, sort_keys=False))

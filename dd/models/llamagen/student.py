@@ -10,45 +10,32 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dd.config import StudentOptions
 from dd.errors import DDError
-from dd.models.base import Condition, Groups, Student, StudentOutput, Teacher
+from dd.models.base import Condition, Groups, StudentOutput, Teacher
 from dd.models.codebook import nearest_code
-from dd.models.layers import ContinuousHead, FlowLogits, NoiseLogits, copy_blocks, copy_weights
+from dd.models.heads import ContinuousHead
 from dd.models.llamagen.teacher import LlamaGenTeacher
 from dd.models.llamagen.transformer import CaptionEmbedder, GPTConfig, Trunk
+from dd.models.student import OptionalTerms, copy_blocks, copy_weights
 
 
 @dataclass(frozen=True)
-class DDGPTConfig(GPTConfig):
-    """Sizes of the student, and options of ours that small models gain from.
-
-    teacher_input: the sequence is the teacher's: slot i reads the slot before it (the teacher's own embedding where
-    that is known) and its own noise. The student then starts as the teacher itself.
-    noise_logits: a term of the logits that is bilinear in the slot's own noise and the codes.
-    flow_steps: the logits go through so many steps of the noise-to-token map (`FlowLogits`); 0 leaves it out.
-    refinements: further passes of the trunk, each reading the pass before it in place of unknown previous slots.
-    """
-
-    teacher_input: bool = False
-    noise_logits: bool = False
-    flow_steps: int = 0
-    refinements: int = 0
+class DDGPTConfig(StudentOptions, GPTConfig):
+    """Sizes of the student, and its options."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.refinements and not self.teacher_input:
-            raise DDError("student: refinements need teacher_input; switch it on or set refinements to 0")
+        GPTConfig.__post_init__(self)
+        StudentOptions.__post_init__(self)
 
 
-class DDLlamaGen(Trunk, Student):
+class DDLlamaGen(Trunk, OptionalTerms):
     """(B, L, C) noise and codes to logits and codes of every position, under a plain causal mask."""
 
     known_codes: Tensor  # (V, C), with teacher_input only
 
     def __init__(self, config: DDGPTConfig) -> None:
         super().__init__(config)
-        self.options = config
-        self.passes = config.refinements + 1
         self.groups = Groups((1,) * config.block_size)
         self.tok_embeddings = nn.Linear(config.codebook_dim, config.dim)
         self.n_d_embed = nn.Embedding(2, config.dim)  # row 0 noise, row 1 data
@@ -59,10 +46,7 @@ class DDLlamaGen(Trunk, Student):
             self.register_buffer("known_codes", torch.zeros(config.vocab_size, config.codebook_dim))
         if config.refinements:
             self.pass_embeddings = nn.Embedding(config.refinements, config.dim)
-        if config.noise_logits:
-            self.noise_term = NoiseLogits(config.dim, config.codebook_dim, config.vocab_size)
-        if config.flow_steps:
-            self.flow_term = FlowLogits(config.dim, config.codebook_dim, config.vocab_size, config.flow_steps)
+        self.add_terms(config, config.dim, config.codebook_dim, config.vocab_size)
 
     def forward(self, x: Tensor, finished: Tensor, condition: Condition) -> StudentOutput:
         x, rows = x.float(), self.cls_embedding(condition)  # (B, L, C), (B, T, D)
@@ -73,16 +57,16 @@ class DDLlamaGen(Trunk, Student):
             return self._output(x, hidden, rows, condition, ())
         known = torch.arange(x.shape[1] - 1, device=x.device) < finished[:, None]  # (B, L - 1)
         previous = self._previous(x[:, :-1], known)
-        drafts: list[Tensor] = []
-        for number in range(self.options.refinements + 1):
-            hidden = self.run(self._inputs(x, rows, previous) + mark[:, :-1], mask=mask)[:, -x.shape[1] :]
-            if number < self.options.refinements:
-                drafts.append(self._logits(x, hidden))
-                guess = (
-                    drafts[-1][:, :-1].softmax(-1) @ self.code_embeddings.weight + self.pass_embeddings.weight[number]
-                )
-                previous = torch.where(known[..., None], previous, guess)
-        return self._output(x, hidden, rows, condition, tuple(drafts))
+
+        def run(before: Tensor | None, number: int) -> Tensor:
+            slots = previous
+            if before is not None:
+                guess = before[:, :-1].softmax(-1) @ self.code_embeddings.weight + self.pass_embeddings.weight[number]
+                slots = torch.where(known[..., None], previous, guess)
+            return self.run(self._inputs(x, rows, slots) + mark[:, :-1], mask=mask)[:, -x.shape[1] :]
+
+        hidden, auxiliary = self.refine(run, lambda hidden: self._logits(x, hidden))
+        return self._output(x, hidden, rows, condition, auxiliary)
 
     def _mark(self, finished: Tensor, length: int) -> Tensor:
         """(B, length, D): the noise-or-data embedding; data up to position T - 1 + finished."""
@@ -104,16 +88,13 @@ class DDLlamaGen(Trunk, Student):
         return torch.where(known[..., None], exact.to(embedded.dtype), embedded)
 
     def _logits(self, x: Tensor, hidden: Tensor) -> Tensor:
-        logits = self.head(hidden)
-        if self.options.noise_logits:
-            logits = logits + self.noise_term(x, hidden)
-        return self.flow_term(x, hidden, logits) if self.options.flow_steps else logits
+        return self.with_terms(x, hidden, self.head(hidden))
 
     def _output(
-        self, x: Tensor, hidden: Tensor, rows: Tensor, condition: Condition, drafts: tuple[Tensor, ...]
+        self, x: Tensor, hidden: Tensor, rows: Tensor, condition: Condition, auxiliary: tuple[Tensor, ...]
     ) -> StudentOutput:
         codes = self.final_layer_conti(hidden, self._summary(rows, condition))
-        return StudentOutput(self._logits(x, hidden), codes, drafts)
+        return StudentOutput(self._logits(x, hidden), codes, auxiliary)
 
     def _summary(self, rows: Tensor, condition: Condition) -> Tensor:
         """(B, 1, D): the class embedding, or the mean over a caption's rows."""
@@ -127,10 +108,7 @@ class DDLlamaGen(Trunk, Student):
         self.final_layer_conti.init_weights()
         if self.options.teacher_input:
             nn.init.zeros_(self.own_embeddings.weight)
-        if self.options.noise_logits:
-            self.noise_term.init_weights()
-        if self.options.flow_steps:
-            self.flow_term.init_weights()
+        self.init_terms()
 
     @torch.no_grad()
     def initialise_from(self, teacher: Teacher) -> None:
@@ -151,10 +129,7 @@ class DDLlamaGen(Trunk, Student):
             self.n_d_embed.weight[1] = 0
             self.known_codes.copy_(codebook)
             copy_weights(source.tok_embeddings, self.code_embeddings, ("weight",))
-        if self.options.noise_logits:
-            self.noise_term.init_weights(codebook)
-        if self.options.flow_steps:
-            self.flow_term.init_weights(codebook)
+        self.init_terms(codebook)
 
 
 def fit_affine(inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:

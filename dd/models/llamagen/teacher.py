@@ -11,7 +11,6 @@ from dd.errors import DDError
 from dd.models.base import Condition, Filters, Teacher, check_classes
 from dd.models.cache import KVCache, make_caches
 from dd.models.filtering import keep_top_k, keep_top_p_descending
-from dd.models.layers import module_device
 from dd.models.llamagen.tokenizer import VQTokenizer
 from dd.models.llamagen.transformer import GPTConfig, LabelEmbedder, Trunk
 
@@ -103,7 +102,11 @@ class LlamaGenTeacher(Teacher):
         batch, drawn = len(condition), 0 if prefix is None else prefix.shape[1]
         if drawn > config.block_size:
             raise DDError(f"prefix: expected at most {config.block_size} tokens, got {drawn}; shorten it")
-        tokens = torch.empty(batch, 0, dtype=torch.int64, device=module_device(self)) if prefix is None else prefix
+        tokens = (
+            torch.empty(batch, 0, dtype=torch.int64, device=next(self.parameters()).device)
+            if prefix is None
+            else prefix
+        )
         guided = guided_tokens(filters, config.block_size)
         length = config.cls_token_num + config.block_size
         x, mask = transformer.embed(tokens, condition), transformer.attention_mask(condition, length)

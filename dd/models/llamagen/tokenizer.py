@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dd.errors import DDError
 from dd.models.base import Groups, Tokenizer
 from dd.models.codebook import nearest_code
-from dd.models.layers import GROUPS, Downsample, ResBlock, Upsample, attend_over_pixels, group_norm
+from dd.models.vqgan import GROUPS, Downsample, ResBlock, Upsample, attend_over_pixels, group_norm
 
 # The official buffer `quantize.codebook_used` always has this length: the last codes drawn in training.
 USAGE_WINDOW = 65536

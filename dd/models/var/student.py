@@ -11,38 +11,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dd.config import StudentOptions
 from dd.errors import DDError
-from dd.models.base import Groups, Student, StudentOutput, Teacher
-from dd.models.layers import ContinuousHead, FlowLogits, NoiseLogits, copy_blocks, copy_weights
+from dd.models.base import Groups, StudentOutput, Teacher
+from dd.models.heads import ContinuousHead
+from dd.models.student import OptionalTerms, copy_blocks, copy_weights
 from dd.models.var.teacher import VARTeacher
 from dd.models.var.tokenizer import MultiScaleConfig, MultiScaleQuantizer
 from dd.models.var.transformer import Trunk, VARConfig
 
 
 @dataclass(frozen=True)
-class DDVARConfig(VARConfig):
-    """Sizes of the student (patch_nums as the teacher's), and options of ours that small models gain from.
+class DDVARConfig(StudentOptions, VARConfig):
+    """Sizes of the student (patch_nums as the teacher's), and its options."""
 
-    teacher_input: the sequence and the mask are the teacher's: a slot reads f_hat of the scales before its own, and
-    its own noise. The student then starts as the teacher itself.
-    noise_logits: a term of the logits that is bilinear in the slot's own noise and the codes.
-    flow_steps: the logits go through so many steps of the noise-to-token map (`FlowLogits`); 0 leaves it out.
-    refinements: further passes of the trunk, each reading the codes that the pass before it expects.
-    """
-
-    teacher_input: bool = False
-    noise_logits: bool = False
-    flow_steps: int = 0
-    refinements: int = 0
     share_quant_resi: int = 4
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.refinements and not self.teacher_input:
-            raise DDError("student: refinements need teacher_input; switch it on or set refinements to 0")
+        VARConfig.__post_init__(self)
+        StudentOptions.__post_init__(self)
 
 
-class DDVAR(Trunk, Student):
+class DDVAR(Trunk, OptionalTerms):
     """(B, L, C) noise and codes to logits and codes of every position.
 
     Official layout: L + 1 positions over the levels (1,) + patch_nums; position 0 is the class, token i sits at
@@ -52,8 +42,6 @@ class DDVAR(Trunk, Student):
     def __init__(self, config: DDVARConfig) -> None:
         levels = config.patch_nums if config.teacher_input else (1, *config.patch_nums)
         super().__init__(config, levels, strict=not config.teacher_input)
-        self.options = config
-        self.passes = config.refinements + 1
         self.groups = Groups(tuple(side * side for side in config.patch_nums))
         D = config.embed_dim
         self.n_d_embed = nn.Embedding(2, D)  # row 0 noise, row 1 data
@@ -64,10 +52,7 @@ class DDVAR(Trunk, Student):
             self.quantize = MultiScaleQuantizer(quantizer_config(config)).requires_grad_(False)
         if config.refinements:
             self.pass_embed = nn.Embedding(config.refinements, D)
-        if config.noise_logits:
-            self.noise_term = NoiseLogits(D, config.codebook_dim, config.vocab_size)
-        if config.flow_steps:
-            self.flow_term = FlowLogits(D, config.codebook_dim, config.vocab_size, config.flow_steps)
+        self.add_terms(config, D, config.codebook_dim, config.vocab_size)
 
     def forward(self, x: Tensor, finished: Tensor, condition: Tensor) -> StudentOutput:
         x, cond = x.float(), self.class_emb(condition)
@@ -77,16 +62,19 @@ class DDVAR(Trunk, Student):
             return self._output(x, hidden[:, 1:], cond, ())
         data = self._data(self._tokens(finished + 1), x.shape[1])  # the scale drawn next reads data only
         known = torch.arange(x.shape[1], device=x.device) < self._tokens(finished)[:, None]  # (B, L)
-        codes, own = x, self.own_embed(x)
-        drafts: list[Tensor] = []
-        for number in range(self.options.refinements + 1):
-            rows = torch.cat([self.class_rows(cond), self.embed(self._inputs(codes), 1)], 1) + own
-            hidden = self._run(rows, cond, data)
-            if number < self.options.refinements:
-                drafts.append(self._logits(x, hidden, cond))
-                guess = drafts[-1].softmax(-1) @ self.quantize.embedding.weight
+        own = self.own_embed(x)
+
+        def run(before: Tensor | None, number: int) -> Tensor:
+            nonlocal own
+            codes = x
+            if before is not None:
+                guess = before.softmax(-1) @ self.quantize.embedding.weight
                 codes, own = torch.where(known[..., None], x, guess), own + self.pass_embed.weight[number]
-        return self._output(x, hidden, cond, tuple(drafts))
+            rows = torch.cat([self.class_rows(cond), self.embed(self._inputs(codes), 1)], 1) + own
+            return self._run(rows, cond, data)
+
+        hidden, auxiliary = self.refine(run, lambda hidden: self._logits(x, hidden, cond))
+        return self._output(x, hidden, cond, auxiliary)
 
     def _tokens(self, finished: Tensor) -> Tensor:
         """(B,): tokens in the first `finished` groups."""
@@ -116,13 +104,10 @@ class DDVAR(Trunk, Student):
         return torch.cat([self.quantize.next_rows(f_hat, scale + 1) for scale, f_hat in enumerate(maps)], 1)
 
     def _logits(self, x: Tensor, hidden: Tensor, cond: Tensor) -> Tensor:
-        logits = self.logits_head(hidden, cond)
-        if self.options.noise_logits:
-            logits = logits + self.noise_term(x, hidden)
-        return self.flow_term(x, hidden, logits) if self.options.flow_steps else logits
+        return self.with_terms(x, hidden, self.logits_head(hidden, cond))
 
-    def _output(self, x: Tensor, hidden: Tensor, cond: Tensor, drafts: tuple[Tensor, ...]) -> StudentOutput:
-        return StudentOutput(self._logits(x, hidden, cond), self.final_layer_conti(hidden, cond[:, None]), drafts)
+    def _output(self, x: Tensor, hidden: Tensor, cond: Tensor, auxiliary: tuple[Tensor, ...]) -> StudentOutput:
+        return StudentOutput(self._logits(x, hidden, cond), self.final_layer_conti(hidden, cond[:, None]), auxiliary)
 
     def init_weights(self) -> None:
         super().init_weights()
@@ -133,10 +118,7 @@ class DDVAR(Trunk, Student):
         self.final_layer_conti.init_weights()
         if self.options.teacher_input:
             nn.init.zeros_(self.own_embed.weight)
-        if self.options.noise_logits:
-            self.noise_term.init_weights()
-        if self.options.flow_steps:
-            self.flow_term.init_weights()
+        self.init_terms()
 
     @torch.no_grad()
     def initialise_from(self, teacher: Teacher) -> None:
@@ -160,10 +142,7 @@ class DDVAR(Trunk, Student):
             for ours, theirs in places:
                 ours[0], ours[2:] = theirs[0], theirs[1:]
                 nn.init.trunc_normal_(ours[1], std=std)
-        if self.options.noise_logits:
-            self.noise_term.init_weights(teacher.codebook)
-        if self.options.flow_steps:
-            self.flow_term.init_weights(teacher.codebook)
+        self.init_terms(teacher.codebook)
 
 
 def quantizer_config(config: DDVARConfig) -> MultiScaleConfig:

@@ -93,13 +93,13 @@ class DecodingState:
 class VARTeacher(Teacher):
     """A `VAR` and its `MultiScaleTokenizer`.
 
-    unmasked_prefix: take a prefix in as the authors' released code does, without the block-causal mask. Its logits
+    released_prefix: take a prefix in as the authors' released code does, without the block-causal mask. Its logits
     are then off by 0.8 to 1.8; only for reproducing their teacher-involved numbers.
     """
 
     transformer: VAR
     tokenizer: MultiScaleTokenizer
-    unmasked_prefix: bool = False
+    released_prefix: bool | None = False
 
     def __init__(self, transformer: VAR, tokenizer: MultiScaleTokenizer) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class VARTeacher(Teacher):
     def _run(self, state: DecodingState) -> Tensor:
         if state.pending is None:
             raise DDError(f"decoding: all {state.group} scales are drawn; start a new state for more images")
-        masked = not self.unmasked_prefix
+        masked = not self.released_prefix
         x = self.transformer.run(
             state.pending, state.cond, state.filled, state.caches, masked, modulations=state.modulations
         )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dd.errors import DDError
 from dd.models.base import Groups, Tokenizer
 from dd.models.codebook import nearest_code
-from dd.models.layers import GROUPS, Downsample, ResBlock, Upsample, attend_over_pixels, group_norm
+from dd.models.vqgan import GROUPS, Downsample, ResBlock, Upsample, attend_over_pixels, group_norm
 
 
 @dataclass(frozen=True)

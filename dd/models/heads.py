@@ -1,7 +1,4 @@
-"""Convolutional blocks that the tokenizers of both families share (the lineage is VQGAN).
-
-Both families use these names in their state dicts: norm1, conv1, norm2, conv2, nin_shortcut, conv.
-"""
+"""Heads of the students: the continuous code, and two terms of the logits that see a position's own noise."""
 
 from __future__ import annotations
 
@@ -10,63 +7,6 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from dd.errors import DDError
-
-GROUPS = 32
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm of 32 groups, eps 1e-6."""
-    return nn.GroupNorm(GROUPS, channels, eps=1e-6)
-
-
-class ResBlock(nn.Module):
-    """(B, c_in, h, w) to (B, c_out, h, w): two norm-SiLU-conv steps and a shortcut."""
-
-    def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__()
-        self.norm1 = group_norm(c_in)
-        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.norm2 = group_norm(c_out)
-        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
-        if c_in != c_out:
-            self.nin_shortcut = nn.Conv2d(c_in, c_out, 1)
-        self.same_width = c_in == c_out
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        return h + (x if self.same_width else self.nin_shortcut(x))
-
-
-class Downsample(nn.Module):
-    """Halve the resolution; the padding is on the right and at the bottom only."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
-
-
-class Upsample(nn.Module):
-    """Double the resolution: nearest neighbour, then a 3x3 convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-
-
-def attend_over_pixels(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Single-head attention between the pixels of feature maps (B, c, h, w), scale c ** -0.5."""
-    q_rows, k_rows, v_rows = (m.flatten(2).transpose(1, 2).unsqueeze(1) for m in (q, k, v))  # (B, 1, h*w, c)
-    mixed = F.scaled_dot_product_attention(q_rows, k_rows, v_rows)
-    return mixed.squeeze(1).transpose(1, 2).reshape(q.shape)
 
 
 class ContinuousHead(nn.Module):
@@ -166,44 +106,3 @@ class FlowLogits(nn.Module):
                 r = r + step
                 posterior = logits + r * (y @ self.vectors.t()) - r * r * half_squares
             return posterior * self.confidence(hidden).exp()
-
-
-def copy_weights(source: nn.Module, target: nn.Module, prefixes: tuple[str, ...]) -> None:
-    """Copy the source's tensors whose names start with one of the prefixes; names and shapes must agree."""
-    theirs, ours = source.state_dict(), target.state_dict()
-    for name, tensor in theirs.items():
-        if not name.startswith(prefixes):
-            continue
-        if name not in ours or ours[name].shape != tensor.shape:
-            got = tuple(ours[name].shape) if name in ours else "no such tensor"
-            raise DDError(
-                f"initialise_from: expected the teacher's {name} {tuple(tensor.shape)} in the student, got {got}; "
-                "give the student the teacher's depth and width"
-            )
-        ours[name].copy_(tensor)
-
-
-def copy_blocks(source: nn.ModuleList, target: nn.ModuleList) -> None:
-    """Copy blocks; a shallower target takes evenly spaced ones, the first and the last included."""
-    deep, shallow = len(source), len(target)
-    if shallow > deep:
-        raise DDError(f"initialise_from: expected at most the teacher's {deep} layers, got {shallow}; use fewer")
-    for i, block in enumerate(target):
-        copy_weights(source[round(i * (deep - 1) / max(shallow - 1, 1))], block, ("",))
-
-
-def store_in_bf16(model: nn.Module) -> None:
-    """Keep the matrices that autocast runs in bfloat16 (blocks, LlamaGen's output layer) in it, for decoding.
-
-    Autocast would convert frozen float32 matrices again in every step. Everything that is float32 officially
-    (embeddings, VAR's head, tokenizer) stays so.
-    """
-    for name, module in model.named_modules():
-        inside = any(part in ("blocks", "layers", "layerwise_n_d_embed", "output") for part in name.split("."))
-        if inside and isinstance(module, nn.Linear) and not name.startswith("tokenizer."):
-            module.to(torch.bfloat16)
-
-
-def module_device(module: nn.Module) -> torch.device:
-    """The device that a module's parameters are on."""
-    return next(module.parameters()).device

@@ -1,0 +1,19 @@
+"""LlamaGen, for the registry."""
+
+from dd.models.family import Family, Part
+from dd.models.llamagen.student import DDGPTConfig, DDLlamaGen
+from dd.models.llamagen.teacher import GPT, LlamaGenTeacher
+from dd.models.llamagen.tokenizer import VQConfig, VQTokenizer
+from dd.models.llamagen.transformer import GPTConfig
+
+FAMILY = Family(
+    name="llamagen",
+    tokenizer=Part(VQConfig, VQTokenizer),
+    transformer=Part(GPTConfig, GPT),
+    student=Part(DDGPTConfig, DDLlamaGen),
+    teacher=LlamaGenTeacher,
+    depth="n_layer",
+    from_tokenizer=lambda tokenizer: {"codebook_dim": tokenizer.codebook.shape[1]},
+    second_step=80 / 256,
+    unit_codes=True,
+)

@@ -1,0 +1,27 @@
+"""VAR, for the registry."""
+
+from typing import Any
+
+from dd.models.base import Tokenizer
+from dd.models.family import Family, Part
+from dd.models.var.student import DDVAR, DDVARConfig
+from dd.models.var.teacher import VAR, VARTeacher
+from dd.models.var.tokenizer import MultiScaleConfig, MultiScaleTokenizer
+from dd.models.var.transformer import VARConfig
+
+
+def _from_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
+    assert isinstance(tokenizer, MultiScaleTokenizer)
+    return {"share_quant_resi": tokenizer.config.share_quant_resi}
+
+
+FAMILY = Family(
+    name="var",
+    tokenizer=Part(MultiScaleConfig, MultiScaleTokenizer),
+    transformer=Part(VARConfig, VAR),
+    student=Part(DDVARConfig, DDVAR),
+    teacher=VARTeacher,
+    depth="depth",
+    from_tokenizer=_from_tokenizer,
+    second_step=0.5,
+)
