@@ -61,9 +61,9 @@ format: $(VENV)/.test ## let the formatter and the linter mend what they can
 	ruff check --quiet --fix $(TOOLS)
 
 soak: $(VENV)/.test ## kill the stages at random moments, damage shards: hours, not for CI
-	python -m tests.soak_shards
-	python -m tests.soak_training --kills 20 --family llamagen
-	python -m tests.soak_training --kills 20 --family var
+	python -m tests.soak.shards
+	python -m tests.soak.training --kills 20 --family llamagen
+	python -m tests.soak.training --kills 20 --family var
 
 ui: $(VENV)/.run ## Prefect server of this project, to start and watch runs in the browser
 	python -m pipeline.ui --with-parent

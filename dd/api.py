@@ -29,7 +29,7 @@ from dd.errors import DDError
 from dd.flow.grid import Solver
 from dd.metrics.images import to_uint8
 from dd.models.base import Filters, Student, Teacher
-from dd.sampling.image_sampler import Conditions, Drawer
+from dd.sampling.image_sampler import Conditions, ImageSampler
 
 Steps = int | Literal["teacher"] | Sequence[int]
 
@@ -107,11 +107,11 @@ class Model:
         wanted = self._indices(classes) if prompts is None and self.text_encoder is None else None
         conditions = self._classes(wanted) if wanted is not None else self._prompts(prompts, classes)
         n = conditions.count if n is None else n
-        drawer = Drawer(self.teacher, conditions, self.filters, seed, self.student, None, self.solver)
-        if reason := drawer.missing(sampler):
+        image_sampler = ImageSampler(self.teacher, conditions, self.filters, seed, self.student, None, self.solver)
+        if reason := image_sampler.missing(sampler):
             raise DDError(f"{self.name}: {reason} (dvc repro distill@{self.name}), or draw with the teacher")
-        drawer.check(sampler)
-        parts = [to_uint8(images).cpu() for images, _ in drawer.batches(sampler, n, batch)]
+        image_sampler.check(sampler)
+        parts = [to_uint8(images).cpu() for images, _ in image_sampler.batches(sampler, n, batch)]
         size = self.teacher.tokenizer.image_size
         images = torch.cat(parts) if parts else torch.empty(0, 3, size, size, dtype=torch.uint8)
         return images.permute(0, 2, 3, 1).contiguous().numpy()

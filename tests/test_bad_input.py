@@ -17,7 +17,7 @@ from dd.checkpoints.teachers import read_info
 from dd.errors import DDError
 from dd.system import files
 from dd.system.files import explained, publish
-from tests.tiny import write_project
+from tests.helpers.tiny import write_project
 
 STAGES = ("teacher", "trajectories", "distill", "evaluate")
 

@@ -1,15 +1,14 @@
 """params.yaml: what ships is valid, and every mistake is one clear line before anything loads."""
 
 import copy
-from pathlib import Path
 
 import pytest
 import yaml
 
 from dd import config
 from dd.errors import DDError
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENT = {
     "family": "llamagen",
     "teacher": {"name": "tiny", "guidance": 1.5},

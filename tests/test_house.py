@@ -6,36 +6,35 @@ import re
 import resource
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
-# Floors of the design, lowest first: a module of one floor imports nothing from a higher one.
+from dd.system import code
+from tests.helpers.paths import ROOT
+
+# Floors of dd/, lowest first: a file imports nothing from a higher floor. The longest beginning of its path decides.
 FLOORS = (
-    {"errors", "machine", "files", "progress", "noise", "codebook"},
-    {"flow", "models"},
-    {"trajectory", "losses"},
-    {"sampling", "training", "metrics"},
-    {"report", "api"},
-    {"commands", "cli"},
+    ("dd/errors.py",),
+    ("dd/system/",),
+    ("dd/config.py",),
+    ("dd/checkpoints/",),  # reading: the index, the hub, files of tensors
+    ("dd/models/", "dd/flow/"),
+    ("dd/checkpoints/teachers.py", "dd/checkpoints/students.py"),
+    ("dd/datasets/", "dd/text/"),
+    ("dd/trajectories/",),
+    ("dd/metrics/", "dd/sampling/"),
+    ("dd/evaluation/",),
+    ("dd/distillation/",),
+    ("dd/presets/", "dd/report/", "dd/api.py"),
+    ("dd/bench/",),
+    ("dd/cli/",),
 )
-
-
-def imports(path: Path, top: bool = False) -> set[str]:
-    """Full names of what a file imports (top: outside functions only)."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = tree.body if top else list(ast.walk(tree))
-    found: set[str] = set()
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+LARGEST_FILE, LARGEST_FUNCTION, LARGEST_STAGE, LARGEST_PACKAGE, LARGEST_ROOT = 400, 60, 60, 14, 6
 
 
 @cache
@@ -44,43 +43,89 @@ def tracked() -> tuple[Path, ...]:
     return tuple(ROOT / name for name in out.split("\0") if name and (ROOT / name).is_file())
 
 
-def floor_of(part: str) -> int | None:
-    """Number of a part's floor (`dd.models.var` is of the part `models`); None for those in between."""
-    return next((number for number, floor in enumerate(FLOORS) if part in floor), None)
+def sources(*folders: str) -> list[Path]:
+    """All tracked Python files, or those below some folders."""
+    found = [path for path in tracked() if path.suffix == ".py"]
+    return [p for p in found if not folders or name_of(p).startswith(tuple(f"{folder}/" for folder in folders))]
 
 
-def parts() -> dict[str, list[Path]]:
-    """The modules and packages directly below dd/, with their files."""
-    found = {path.stem: [path] for path in (ROOT / "dd").glob("*.py") if path.stem != "__init__"}
-    return found | {path.parent.name: sorted(path.parent.rglob("*.py")) for path in (ROOT / "dd").glob("*/__init__.py")}
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
 
 
-def needs(part: str, top: bool) -> set[str]:
-    """Other parts of dd that a part imports."""
-    names = {name for path in parts()[part] for name in imports(path, top)}
-    return {name.split(".")[1] for name in names if name.startswith("dd.")} & set(parts()) - {part}
+def imported_names(path: Path, top: bool = False) -> set[str]:
+    """Full names of what a file imports (top: outside functions only)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {name for node in (tree.body if top else ast.walk(tree)) for name in code.modules(node)}
 
 
-def modules(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).rglob("*.py"))
+def floor_of(path: Path) -> int:
+    """Number of a file's floor."""
+    beginnings = {
+        part: number for number, parts in enumerate(FLOORS) for part in parts if name_of(path).startswith(part)
+    }
+    assert beginnings, f"{name_of(path)} is on no floor: name its package in FLOORS"
+    return beginnings[max(beginnings, key=len)]
 
 
 def test_library_imports_run_downward():
-    wrong = []
-    for part in parts():
-        own = floor_of(part)
-        for other in needs(part, top=False) if own is not None else ():
-            floor = floor_of(other)
-            if floor is not None and floor > own:
-                wrong.append(f"dd.{part} -> dd.{other}")
+    wrong = [
+        f"{name_of(path)} -> {name_of(other)}"
+        for path in sources("dd")
+        if path != ROOT / "dd" / "__init__.py"  # it offers the whole library
+        for other in code.imports(path, ROOT)
+        if name_of(other).startswith("dd/") and other.name != "__init__.py" and floor_of(other) > floor_of(path)
+    ]
     assert not wrong
 
 
-def test_library_has_no_import_cycle():
-    graph = {part: needs(part, top=True) for part in parts()}
-    while leaves := {part for part, others in graph.items() if not others & set(graph)}:
-        graph = {part: others for part, others in graph.items() if part not in leaves}
-    assert not graph
+def test_no_two_files_import_each_other():
+    """No circle between any files, imports inside functions and for type checkers included."""
+    files = {path: code.imports(path, ROOT) - {ROOT / "dd" / "__init__.py"} for path in sources()}
+    graph = {path: {other for other in others if other in files} - {path} for path, others in files.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(name_of(path) for path in error.args[1]))
+
+
+def test_files_functions_and_packages_are_small():
+    wrong = []
+    for path in sources():
+        text = path.read_text(encoding="utf-8")
+        if (lines := text.count("\n")) > LARGEST_FILE:
+            wrong.append(f"{name_of(path)}: {lines} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = node.end_lineno - node.lineno + 1
+                if lines > LARGEST_FUNCTION:
+                    wrong.append(f"{name_of(path)}:{node.lineno}: {node.name} has {lines} lines")
+    for path in sources("stages"):
+        if (lines := path.read_text(encoding="utf-8").count("\n")) > LARGEST_STAGE:
+            wrong.append(f"{name_of(path)}: a stage of {lines} lines")
+    for folder, count in Counter(path.parent for path in sources() if path.name != "__init__.py").items():
+        most = LARGEST_ROOT if folder == ROOT / "dd" else LARGEST_PACKAGE
+        if count > most:
+            wrong.append(f"{name_of(folder)}: {count} modules")
+    assert not wrong
+
+
+def test_families_are_named_in_models_only():
+    """Elsewhere a family is a string that somebody else chose."""
+    families = {folder.parent.name for folder in (ROOT / "dd" / "models").glob("*/family.py")}
+    assert len(families) >= 2
+    wrong = [
+        f"{name_of(path)}:{node.lineno}: {node.value}"
+        for path in sources("dd", "stages", "pipeline", "zoo")
+        if not name_of(path).startswith(("dd/models/", "dd/presets/"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in families
+    ]
+    assert not wrong
+
+
+def modules(folder: str) -> list[Path]:
+    return sources(folder)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +141,7 @@ def test_folders_know_nothing_above_them(folder, forbidden):
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
         for path in modules(folder)
-        for name in imports(path)
+        for name in imported_names(path)
         if name.split(".")[0] in forbidden
     ]
     assert not wrong
@@ -106,8 +151,8 @@ def test_commands_import_nothing_heavy():
     heavy = {"torch", "pandas", "matplotlib", "prefect", "dvc", "scipy", "pyarrow", "accelerate", "transformers"}
     wrong = [
         f"{path.name}: {name}"
-        for path in (*modules("dd/cli"), ROOT / "dd" / "cli.py")
-        for name in imports(path, top=True)
+        for path in modules("dd/cli")
+        for name in imported_names(path, top=True)
         if name.split(".")[0] in heavy
     ]
     assert not wrong
@@ -171,13 +216,12 @@ def lax_loads(tree: ast.AST) -> list[int]:
 
 
 @pytest.mark.parametrize("file", ["dvc.yaml", "zoo/dvc.yaml"])
-def test_every_stage_lists_its_script_and_code_that_exists(file):
+def test_every_stage_runs_a_script_that_exists_and_lists_code_that_exists(file):
     stages = yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))["stages"]
     for name, stage in stages.items():
         body = stage.get("do") or stage
-        script = "/".join(body["cmd"].split()[2].split(".")) + ".py"
-        assert script in body["deps"], name
-        for dep in body["deps"]:
+        assert (ROOT / ("/".join(body["cmd"].split()[2].split(".")) + ".py")).is_file(), name
+        for dep in body.get("deps", ()):
             if dep.startswith(("dd/", "stages/", "zoo/")) and "${" not in dep and dep.endswith(".py"):
                 assert (ROOT / dep).exists(), f"{name}: {dep}"
 
@@ -189,7 +233,7 @@ def test_constraints_hold_names_and_versions_only():
 
 
 def test_readme_counts_the_idea_files_about_right():
-    found = re.findall(r"\| \[(dd/\w+\.py)\]\(\1\) \| (\d+) \|", (ROOT / "README.md").read_text(encoding="utf-8"))
+    found = re.findall(r"\| \[(dd/[\w/]+\.py)\]\(\1\) \| (\d+) \|", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert [path for path, _ in found] == [
         "dd/flow/map.py",
         "dd/trajectories/trajectory.py",
@@ -216,35 +260,13 @@ def test_a_parameter_reruns_only_the_stages_that_read_it():
     }
 
 
-# Of dd, what only names, parses, logs, copies or opens: a stage's outcome does not follow from it.
-PLUMBING = {"api", "config", "data", "errors", "files", "machine", "progress", "zoo", "weights", "students", "safeload"}
-
-
-@pytest.mark.parametrize("name", ["trajectories", "distill", "evaluate", "report"])
-def test_stages_list_the_modules_that_their_scripts_import(name):
-    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
-    deps = [ROOT / dep for dep in (stage.get("do") or stage)["deps"] if "${" not in dep]
-    wanted = {
-        file
-        for found in imports(ROOT / "stages" / f"{name}.py")
-        if found.startswith("dd.") and found.split(".")[1] not in PLUMBING
-        if (file := (ROOT / found.replace(".", "/")).with_suffix(".py")).is_file()
-    } - {ROOT / "dd" / "models" / "registry.py"}
-    missing = [str(file.relative_to(ROOT)) for file in wanted if not any(file.is_relative_to(dep) for dep in deps)]
-    assert not missing
-
-
-@pytest.mark.parametrize("name", ["trajectories", "distill", "evaluate"])
-def test_stages_list_what_the_networks_are_made_of(name):
-    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
-    networks = {
-        found for family in ("llamagen", "var") for path in modules(f"dd/models/{family}") for found in imports(path)
-    }
-    files = {found.replace(".", "/") + ".py" for found in networks if re.fullmatch(r"dd\.models\.\w+", found)}
-    needed = {"dd/models/cache.py", "dd/models/filtering.py"}  # of decoding, which training the student does without
-    assert {f for f in files if (ROOT / f).is_file()} - (needed if name == "distill" else set()) <= set(
-        stage["do"]["deps"]
-    )
+@pytest.mark.parametrize("name", ["teacher", "trajectories", "distill", "evaluate"])
+def test_stages_depend_on_the_digest_of_their_code(name):
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    digest = f"data/${{key}}/code/{name}.json"
+    assert digest in stages[name]["do"]["deps"]
+    assert digest in [next(iter(out)) for out in stages["code"]["do"]["outs"]]
+    assert stages["code"]["do"]["always_changed"] is True
 
 
 def test_experiments_do_not_wait_for_the_zoo():

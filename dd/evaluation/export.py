@@ -11,8 +11,8 @@ from dd import config
 from dd.errors import DDError
 from dd.evaluation.measure import check_folder
 from dd.metrics.images import RgbBatches, write_npz, write_pngs
-from dd.sampling.experiment import open_drawer
-from dd.sampling.image_sampler import Drawer, sampler_label
+from dd.sampling.experiment import open_image_sampler
+from dd.sampling.image_sampler import ImageSampler, sampler_label
 from dd.system.progress import Progress, progress
 
 
@@ -25,23 +25,25 @@ def export(experiment: str, label: str, count: int, out: Path, pngs: Path | None
     by_label = {sampler_label(sampler): sampler for sampler in drawn}
     if label not in by_label:
         raise DDError(f"{experiment} has no sampler '{label}'; there are {', '.join(by_label)}")
-    drawer, info = open_drawer(experiment, config.project_root())
+    image_sampler, info = open_image_sampler(experiment, config.project_root())
     sampler = by_label[label]
-    drawer.check(sampler)
-    if reason := drawer.missing(sampler):
+    image_sampler.check(sampler)
+    if reason := image_sampler.missing(sampler):
         raise DDError(f"sampler '{label}' cannot draw: {reason}")
     for folder in (out.parent, *([pngs] if pngs else [])):
         check_folder(folder, count * 3 * info.image_size**2)
-    batches = _batches(drawer, sampler, count, settings.batch, pngs)
+    batches = _batches(image_sampler, sampler, count, settings.batch, pngs)
     written = write_npz(out, batches, count)
     return f"wrote {out}: {written} images" + (f", and as PNGs in {pngs}" if pngs else "")
 
 
-def _batches(drawer: Drawer, sampler: config.Sampler, count: int, size: int, pngs: Path | None) -> Iterator[Tensor]:
+def _batches(
+    image_sampler: ImageSampler, sampler: config.Sampler, count: int, size: int, pngs: Path | None
+) -> Iterator[Tensor]:
     rgb, done = RgbBatches(), 0
     bar: Progress[None] = progress(count, unit="images", label="export")
     with bar:
-        for images, _ in drawer.batches(sampler, count, size):
+        for images, _ in image_sampler.batches(sampler, count, size):
             pixels = rgb(images).cpu()
             if pngs:
                 write_pngs(pngs, pixels, done)

@@ -28,7 +28,7 @@ from dd.metrics.images import load_npz, to_uint8
 from dd.metrics.protocols import protocol
 from dd.models.base import Teacher
 from dd.models.precision import uses_bf16
-from dd.sampling.experiment import open_drawer
+from dd.sampling.experiment import open_image_sampler
 from dd.sampling.image_sampler import sampler_label
 from dd.system.files import publish, write_text
 from dd.system.progress import Progress, progress
@@ -98,11 +98,13 @@ class Stage:
             keep_images=keep_images is not None,
             device=device,
         )
-        self.drawer, self.teacher_info = open_drawer(name, root, device)
-        self.teacher = self.drawer.teacher
+        self.image_sampler, self.teacher_info = open_image_sampler(name, root, device)
+        self.teacher = self.image_sampler.teacher
         self._check_images()
         models = root / "models" / name
-        self.student_info: StudentInfo | None = read_student_info(models) if self.drawer.student is not None else None
+        self.student_info: StudentInfo | None = (
+            read_student_info(models) if self.image_sampler.student is not None else None
+        )
         self.floor = load_floor(root, self.settings.protocol, self.settings.images)
         self.reader: SceneReader | None = None
         self.unread: str | None = None  # why a text experiment has no caption accuracy
@@ -150,7 +152,7 @@ class Stage:
         return fill_ratios([measured[id(sampler)] for sampler in self.settings.samplers])
 
     def _measure(self, sampler: config.Sampler, partner: Measured | None) -> Measured:
-        reason = self.floor.missing if self._is_floor(sampler) else self.drawer.missing(sampler)
+        reason = self.floor.missing if self._is_floor(sampler) else self.image_sampler.missing(sampler)
         if reason is not None:
             log.warning("%s is not measured: %s", sampler_label(sampler), reason)
             metric = self.protocol.metric_name(self.settings.images)
@@ -172,14 +174,16 @@ class Stage:
     def _batches(self, sampler: config.Sampler) -> Iterator[Batch]:
         if self._is_floor(sampler):
             return floor_batches(self.floor, self.teacher, sampler.name == "reconstruction", self.settings.batch)
-        return self.drawer.batches(sampler, self.settings.images, self.settings.batch)
+        return self.image_sampler.batches(sampler, self.settings.images, self.settings.batch)
 
     def _fill_grid(self, sampler: config.Sampler) -> None:
         if not self._is_floor(sampler):
-            self.grid[sampler_label(sampler)] = to_uint8(self.drawer.images(sampler, torch.arange(GRID_COLUMNS))).cpu()
+            self.grid[sampler_label(sampler)] = to_uint8(
+                self.image_sampler.images(sampler, torch.arange(GRID_COLUMNS))
+            ).cpu()
 
     def _row(self, sampler: config.Sampler, found: Measured) -> Row:
-        drawn = not self._is_floor(sampler) and self.drawer.missing(sampler) is None
+        drawn = not self._is_floor(sampler) and self.image_sampler.missing(sampler) is None
         with_student = isinstance(sampler, config.StudentSampler | config.TeacherInvolvedSampler)
         released = self.student_info is not None and "released" in self.student_info.provenance
         values: dict[str, Any] = {
@@ -189,11 +193,11 @@ class Stage:
             "teacher": self.teacher_info.name,
             "sampler": sampler.name,
             "label": sampler_label(sampler),
-            "evaluations": self.drawer.evaluations(sampler),
-            "passes": self.drawer.passes(sampler),
-            "seconds_per_image": self.drawer.seconds_per_image(sampler, self.settings.batch) if drawn else None,
+            "evaluations": self.image_sampler.evaluations(sampler),
+            "passes": self.image_sampler.passes(sampler),
+            "seconds_per_image": self.image_sampler.seconds_per_image(sampler, self.settings.batch) if drawn else None,
             "timing": self.timing() if drawn else None,
-            "parameters": self.drawer.parameters(sampler),
+            "parameters": self.image_sampler.parameters(sampler),
             "protocol": self.protocol.name,
             "seed": self.settings.seed,
             "revision": self.revision,

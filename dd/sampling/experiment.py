@@ -13,10 +13,10 @@ from dd.errors import DDError
 from dd.flow.grid import Solver
 from dd.metrics.protocols import protocol
 from dd.models.base import Filters
-from dd.sampling.image_sampler import Conditions, Drawer, class_conditions
+from dd.sampling.image_sampler import Conditions, ImageSampler, class_conditions
 
 
-def open_drawer(name: str, root: Path, device: str | None = None) -> tuple[Drawer, TeacherInfo]:
+def open_image_sampler(name: str, root: Path, device: str | None = None) -> tuple[ImageSampler, TeacherInfo]:
     """All samplers of an experiment, from data/<name>/teacher and models/<name>; a student that is missing is None.
 
     Raises DDError for settings that cannot be and for networks that do not belong together.
@@ -32,7 +32,7 @@ def open_drawer(name: str, root: Path, device: str | None = None) -> tuple[Drawe
         if (folder / "student.json").is_file()
     }
     wanted = experiment.teacher
-    drawer = Drawer(
+    image_sampler = ImageSampler(
         teacher,
         conditions(experiment, info, teacher.codebook.device, teacher_dir, root / "work" / "captions"),
         Filters(wanted.guidance, wanted.top_k, wanted.top_p, wanted.temperature, wanted.guidance_tokens),
@@ -43,8 +43,8 @@ def open_drawer(name: str, root: Path, device: str | None = None) -> tuple[Drawe
         experiment.evaluate.precision,
     )
     for sampler in experiment.evaluate.samplers:
-        drawer.check(sampler)
-    return drawer, info
+        image_sampler.check(sampler)
+    return image_sampler, info
 
 
 def caption_conditions(teacher_dir: Path, cache: Path, images: int, device: torch.device) -> Conditions:

@@ -41,7 +41,7 @@ def class_conditions(classes: int, device: torch.device, random_seed: int | None
     return Conditions(lambda indices: labels(indices).to(device), labels)
 
 
-class Drawer:
+class ImageSampler:
     """All samplers of one experiment. Sample index i has the same noise and condition in every one of them.
 
     baseline: the set predictor of `skip` and `onestep*`. precision: of the transformers; the map and the tokenizer stay

@@ -50,13 +50,14 @@ def imports(path: Path, root: Path = CODE) -> frozenset[Path]:
     """Files below `root` that a file's import statements name, wherever in the file they stand."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        for name in _modules(node):
+        for name in modules(node):
             base = root.joinpath(*name.split("."))
             found |= {file for file in (base.with_suffix(".py"), base / "__init__.py") if file.is_file()}
     return frozenset(found - {path})
 
 
-def _modules(node: ast.AST) -> Iterator[str]:
+def modules(node: ast.AST) -> Iterator[str]:
+    """Full names of what an import statement may mean; nothing for other nodes."""
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

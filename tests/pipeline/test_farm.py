@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import farm
+from tests.helpers.toy_project import make_project
 from tests.pipeline.conftest import post, until
-from tests.toy_project import make_project
 
 pytest.importorskip("prefect_dask")
 STAGE = [sys.executable, "-m", "stages.trajectories", "toy"]

@@ -1,4 +1,4 @@
-"""Soak of the trajectories stage, not for CI: `python -m tests.soak_shards [--kills 30] [--flips 1000]`.
+"""Soak of the trajectories stage, not for CI: `python -m tests.soak.shards [--kills 30] [--flips 1000]`.
 
 Kills the stage (a plain process, and a worker of a Dask cluster) at random moments and starts it again until it ends;
 the finished folder must be byte-identical to an undisturbed run's. Then damages shards and manifest one byte at a time
@@ -20,7 +20,8 @@ from pathlib import Path
 
 from dd.errors import DDError
 from dd.trajectories.reader import open_shards
-from tests.toy_project import make_project
+from tests.helpers.paths import ROOT
+from tests.helpers.toy_project import make_project
 
 log = logging.getLogger("soak")
 
@@ -32,7 +33,7 @@ def hashes(folder: Path) -> dict[str, str]:
 def start(root: Path, *arguments: str) -> subprocess.Popen:
     environment = os.environ | {"DD_ROOT": str(root), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "stages.trajectories", "toy", *arguments]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, cwd=Path(__file__).parent.parent)
+    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, cwd=ROOT)
 
 
 def undisturbed(root: Path) -> tuple[dict[str, str], float]:

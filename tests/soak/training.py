@@ -1,6 +1,6 @@
 """Kill the stage distill at random moments, again and again: the student must be the same, bit for bit.
 
-    python -m tests.soak_training [--kills 20] [--family var] [--seed 0]
+    python -m tests.soak.training [--kills 20] [--family var] [--seed 0]
 
 Not for CI: a kill costs a start of Python, and the moments are random on purpose.
 """
@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.tiny import write_project
+from tests.helpers.tiny import write_project
 
 log = logging.getLogger("soak")
 FILES = ("student.safetensors", "baseline/student.safetensors", "curves/plots/metrics/accuracy/t2.tsv")

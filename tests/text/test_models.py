@@ -1,0 +1,118 @@
+"""Options of ours for small text-to-image models: captions that keep their queries and keys, pixels in patches."""
+
+import pytest
+import torch
+
+from dd.errors import DDError
+from dd.models.base import Filters
+from dd.models.llamagen.transformer import rope_table
+from dd.models.registry import build_student, build_teacher, build_tokenizer, student_config
+from dd.text.conditions import Captions
+from tests.helpers.tiny_text import CODES, GPT, LENGTH, WIDTH
+from zoo.tokenizer import start_from_data, training_pass
+
+SCALES = {"codebook_size": 16, "codebook_dim": 4, "ch": 32, "ch_mult": [1, 1], "patch_nums": [1, 2]}
+
+torch.manual_seed(0)
+MASK = torch.arange(LENGTH) >= torch.tensor([[4], [7], [0]])
+CAPTIONS = Captions(torch.randn(3, LENGTH, WIDTH) * MASK[..., None], MASK)
+GUIDED = Filters(guidance=2.0)
+
+
+def teacher(**more):
+    torch.manual_seed(1)
+    made = build_teacher("llamagen", CODES, {**GPT, **more}).eval().requires_grad_(False)
+    for parameter in made.get_submodule("transformer").parameters():
+        parameter.normal_(std=0.4)
+    return made
+
+
+def test_conditioning_rows_keep_their_queries_only_if_asked():
+    official, ours = (rope_table(3, 2, 8, torch.device("cpu"), keep)[0][:3] for keep in (False, True))
+    assert (official == 0).all()
+    assert (ours == 1).all()
+    assert not rope_table(3, 2, 8, torch.device("cpu"), True)[1][:3].any()
+
+
+def test_officially_the_keys_of_captions_do_not_matter():
+    """Without queries and keys every visible row weighs the same: scaling keys changes nothing, with them it does."""
+    tokens = torch.zeros(3, 1, dtype=torch.int64)  # the first token is predicted from conditioning rows alone
+    for attend in (False, True):
+        made = teacher(attend_captions=attend, block_size=4)
+        before = made.logits(tokens, CAPTIONS)
+        width = GPT["dim"]
+        made.get_submodule("transformer").layers[0].attention.wqkv.weight[width : 2 * width] *= -3
+        assert torch.equal(made.logits(tokens, CAPTIONS), before) != attend
+
+
+def test_decoding_with_a_cache_is_the_whole_pass():
+    made = teacher()
+    tokens = torch.randint(0, 16, (3, 4))
+    state = made.start(CAPTIONS, GUIDED)
+    parts = []
+    for place in range(4):
+        parts.append(made.log_probs(state))
+        made.advance(state, tokens[:, place : place + 1])
+    torch.testing.assert_close(torch.cat(parts, 1), made.score(tokens, CAPTIONS, GUIDED), atol=1e-4, rtol=1e-4)
+
+
+def test_padding_does_not_matter():
+    made = teacher()
+    tokens = torch.randint(0, 16, (3, 4))
+    noisy = Captions(torch.where(MASK[..., None], CAPTIONS.states, torch.randn(())), MASK)
+    torch.testing.assert_close(made.logits(tokens, CAPTIONS), made.logits(tokens, noisy))
+
+
+def test_the_student_has_the_option_too_and_starts_as_its_teacher():
+    made = teacher()
+    sizes = student_config(made, teacher_input=True)
+    assert sizes["attend_captions"]
+    student = build_student("llamagen", sizes).eval()
+    student.initialise_from(made)
+    tokens = torch.randint(0, 16, (3, 4))
+    known = torch.full((3,), 4)
+    with torch.no_grad():
+        student.n_d_embed.weight.zero_()
+        found = student(made.codebook[tokens], known, CAPTIONS).logits
+    torch.testing.assert_close(found, made.logits(tokens, CAPTIONS), atol=1e-4, rtol=1e-4)
+
+
+def test_patches():
+    plain, patched = build_tokenizer("llamagen", CODES), build_tokenizer("llamagen", {**CODES, "patch": 2})
+    assert (plain.image_size, patched.image_size) == (4, 8)
+    images = torch.randn(2, 3, 8, 8)
+    tokens = patched.encode(images)
+    assert tokens.shape == (2, 4)
+    assert patched.decode(patched.codebook[tokens]).shape == images.shape
+
+
+def test_a_start_from_the_data_keeps_its_principal_components():
+    torch.manual_seed(0)
+    made = build_tokenizer("llamagen", {**CODES, "codebook_dim": 6, "patch": 2, "shortcut": True})
+    colours = torch.rand(300, 3, 2, 2) * torch.tensor([0.2, 0.5, 1.0]).view(3, 1, 1)
+    images = torch.nn.functional.interpolate(colours, scale_factor=4)  # every patch is plain: 3 numbers tell it all
+    start_from_data(made, images)
+    found = made.shortcut.encode(images).detach().permute(1, 0, 2, 3).flatten(1)
+    torch.testing.assert_close(torch.cov(found)[3:, 3:] * 6, torch.eye(3), atol=1e-2, rtol=0)
+    torch.testing.assert_close(made.shortcut.decode(made.shortcut.encode(images)), images, atol=1e-3, rtol=0)
+    for wrong in (build_tokenizer("var", SCALES), build_tokenizer("llamagen", CODES)):
+        with pytest.raises(DDError, match="expected a tokenizer of family llamagen with shortcut: true"):
+            start_from_data(wrong, images)
+
+
+def test_without_the_options_the_names_are_official():
+    official = build_tokenizer("llamagen", CODES).state_dict()
+    ours = build_tokenizer("llamagen", {**CODES, "shortcut": True}).state_dict()
+    more = {f"shortcut.{layer}.{part}" for layer in ("down", "up") for part in ("weight", "bias")}
+    assert ours.keys() - official.keys() == more
+
+
+def test_the_first_steps_decode_the_vectors_themselves():
+    torch.manual_seed(0)
+    made = build_tokenizer("llamagen", {**CODES, "shortcut": True})
+    images = torch.randn(2, 3, 4, 4)
+    vectors = torch.nn.functional.normalize(made.encode_continuous(images), dim=1)
+    codes = made.to_map(made.codebook[made.encode(images)])
+    free, fixed = (training_pass(made, images, quantised).images for quantised in (False, True))
+    torch.testing.assert_close(free, made.decode_map(vectors))
+    torch.testing.assert_close(fixed, made.decode_map(codes))
