@@ -66,7 +66,7 @@ soak: $(VENV)/.test ## kill the stages at random moments, damage shards: hours, 
 	python -m tests.soak.training --kills 20 --family var
 
 ui: $(VENV)/.run ## Prefect server of this project, to start and watch runs in the browser
-	python -m pipeline.ui --with-parent
+	python -m pipeline.servers.ui --with-parent
 
 clean: ## remove the environment, caches and scratch; results and DVC's cache stay
 	rm -rf $(VENV) work zoo/work dvc_plots build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -19,10 +19,10 @@ from uuid import UUID
 from prefect import artifacts
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from pipeline.count import describe
-from pipeline.count import percent as count_percent
 from pipeline.graph import Stage
-from pipeline.server import SHOWN
+from pipeline.servers.server import SHOWN
+from pipeline.terminal.counts import describe
+from pipeline.terminal.counts import percent as count_percent
 
 logger = logging.getLogger(__name__)
 

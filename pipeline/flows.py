@@ -15,12 +15,14 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from dd.errors import DDError
-from pipeline import artifacts, epitaph, graph, local, params, process, provenance, stage
+from pipeline import artifacts, graph, local, params, provenance, stage
 from pipeline import sweep as sweeps
+from pipeline.checks import Run, prepare
+from pipeline.events import Event, tell
 from pipeline.graph import Stage
-from pipeline.prepare import Run, prepare
+from pipeline.processes import process
+from pipeline.servers import mark_crashed as epitaph
 from pipeline.stage import Kind, Options, Outcome
-from pipeline.watch import Event, tell
 
 FINISHED: dict[Kind, str] = {"ran": "Ran", "restored": "Restored", "unchanged": "Unchanged"}
 
@@ -100,7 +102,7 @@ def experiments(
     process.allow()
     logger = get_run_logger()
     try:
-        options = Options(force, pull, slots, dask_workers, "pipeline.farm:make" if dask_workers else "")
+        options = Options(force, pull, slots, dask_workers, "pipeline.dask_shards:make" if dask_workers else "")
         run = prepare(graph.project(), targets, overrides, options)
         with _watched(), params.workspace(stage.scratch(run.root), alone=bool(run.changes)):
             params.apply(run.root, run.changes)

@@ -3,12 +3,13 @@
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
-from pipeline import params, process, stage
+from pipeline import params, stage
 from pipeline import sweep as sweeps
+from pipeline.checks import Run
+from pipeline.events import Event, tell
 from pipeline.graph import Stage
-from pipeline.prepare import Run
+from pipeline.processes import process
 from pipeline.stage import Line, Outcome, Progress
-from pipeline.watch import Event, tell
 
 
 def execute(run: Run) -> list[Outcome]:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pipeline import process, slots
 from pipeline.graph import Plan, Stage
+from pipeline.processes import accelerator as slots
+from pipeline.processes import process
 
 Kind = Literal["ran", "restored", "unchanged", "failed", "skipped"]
 Line = Callable[[str], None]

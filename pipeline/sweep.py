@@ -17,9 +17,10 @@ from typing import Any
 import yaml
 
 from dd.errors import DDError
-from pipeline import graph, params, process, provenance, stage
+from pipeline import graph, params, provenance, stage
+from pipeline.events import Event, tell
+from pipeline.processes import process
 from pipeline.stage import DVC, Line, Outcome, Progress
-from pipeline.watch import Event, tell
 
 LIMIT = 256  # points of one sweep; more is a typing error more often than a wish
 

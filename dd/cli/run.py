@@ -10,17 +10,17 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_optio
 
 def run(context: typer.Context) -> None:
     """Run experiments (all, or the named ones and what they need) with a live table of their stages."""
-    hand_on("pipeline.run", context.args)
+    hand_on("pipeline.terminal.run", context.args)
 
 
 def sweep(context: typer.Context) -> None:
     """Run a grid over the parameters of one experiment as DVC experiments, and show their results in one table."""
-    hand_on("pipeline.run_sweep", context.args)
+    hand_on("pipeline.terminal.run_sweep", context.args)
 
 
 def ui(context: typer.Context) -> None:
     """Start the project's own Prefect server and serve the flows, to start and watch runs in the browser."""
-    hand_on("pipeline.ui", context.args)
+    hand_on("pipeline.servers.ui", context.args)
 
 
 def register(app: typer.Typer) -> None:

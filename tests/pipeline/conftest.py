@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from pipeline import server
-from pipeline.epitaph import post
+from pipeline.servers import server
+from pipeline.servers.mark_crashed import post
+from tests.helpers.paths import ROOT
 
 # A shell that starts a job in the background lets it ignore Ctrl-C, and every process below would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -46,7 +47,9 @@ class Toy:
         named = {key.replace("_toy_", "@toy-"): value for key, value in manners.items()}
         (self.root / "control.json").write_text(json.dumps(named))
 
-    def start(self, *arguments: str, module: str = "pipeline.run", api: str | None = None) -> "subprocess.Popen[str]":
+    def start(
+        self, *arguments: str, module: str = "pipeline.terminal.run", api: str | None = None
+    ) -> "subprocess.Popen[str]":
         env = {**self.env, **({"PREFECT_API_URL": api} if api else {})}
         return subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
@@ -122,7 +125,7 @@ def _lives(pid: int) -> bool:
 def environment() -> dict[str, str]:
     """The tests' environment without what a user may have set."""
     mine = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "DD_", "DVC_"))}
-    here = str(Path(server.__file__).resolve().parents[1])
+    here = str(ROOT)
     path = os.pathsep.join([str(Path(sys.executable).parent), mine.get("PATH", os.defpath)])
     return {**mine, **QUIET, "PYTHONPATH": here, "PATH": path, "NO_COLOR": "1", "TERM": "dumb"}
 

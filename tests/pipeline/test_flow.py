@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import server
+from pipeline.servers import server
 from tests.pipeline.conftest import Prefect, Toy, busy, post, until
 
 

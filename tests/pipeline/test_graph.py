@@ -7,8 +7,8 @@ import pytest
 
 from dd.errors import DDError
 from pipeline import graph, provenance, stage
+from pipeline.checks import prepare
 from pipeline.graph import Stage
-from pipeline.prepare import prepare
 from pipeline.stage import Options
 from tests.pipeline.conftest import Toy
 
@@ -124,7 +124,7 @@ def test_wrong_numbers(toy: Toy) -> None:
 
 
 def test_dask_that_is_not_there(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.prepare.find_spec", lambda _: None)
+    monkeypatch.setattr("pipeline.checks.find_spec", lambda _: None)
     with pytest.raises(DDError, match=r"expected prefect-dask for dask_workers, found none: pip install 'dd\[dask\]'"):
         prepare(toy.root, [], [], Options(dask_workers=1))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import slots
+from pipeline.processes import accelerator as slots
 from tests.pipeline.conftest import Toy, busy, until
 
 SECOND = "7 stages: 7 unchanged"

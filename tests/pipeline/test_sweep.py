@@ -59,7 +59,7 @@ def test_wrong_words(words: list[str], message: str) -> None:
 
 
 def command(toy: Toy, *words: str, status: int = 0, api: str | None = None) -> str:
-    child = toy.start(*words, module="pipeline.run_sweep", api=api)
+    child = toy.start(*words, module="pipeline.terminal.run_sweep", api=api)
     output = child.communicate(timeout=300)[0]
     assert child.returncode == status, output
     return output

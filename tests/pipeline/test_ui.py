@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from dd.errors import DDError
-from pipeline import epitaph, server, ui
+from pipeline.servers import mark_crashed as epitaph
+from pipeline.servers import server, ui
 from tests.pipeline.conftest import Toy, busy, post, until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -36,7 +37,7 @@ FLAGS = (
 @pytest.fixture
 def served(toy: Toy) -> Iterator[server.Server]:
     """The server of `make ui`, on a free port because 4200 may be taken."""
-    child = toy.start("--port", str(server.free_port(0)), module="pipeline.ui")
+    child = toy.start("--port", str(server.free_port(0)), module="pipeline.servers.ui")
     try:
         yield until(lambda: _deployed(server.recorded(toy.root)), 600, "the server and its flows")
     finally:
@@ -66,7 +67,7 @@ def test_the_ui_from_start_to_cancel(toy: Toy, served: server.Server, tmp_path: 
     assert served.api.startswith("http://127.0.0.1:")
     assert (
         "expected no server of this project, found one at"
-        in toy.start(module="pipeline.ui").communicate(timeout=300)[0]
+        in toy.start(module="pipeline.servers.ui").communicate(timeout=300)[0]
     )
     found = deployments(served.api)
     form = found["experiments"]["parameter_openapi_schema"]["properties"]
@@ -117,7 +118,7 @@ def _page(url: str, home: Path) -> str:
 @pytest.mark.timeout(1200)
 def test_sigkill_of_the_ui_leaves_nothing(toy: Toy) -> None:
     toy.control(trajectories_toy_a={"pause": 60, "deaf": True, "away": True})
-    child = toy.start("--port", str(server.free_port(0)), module="pipeline.ui")
+    child = toy.start("--port", str(server.free_port(0)), module="pipeline.servers.ui")
     own = until(lambda: _deployed(server.recorded(toy.root)), 600, "the server and its flows")
     parameters = {"targets": ["toy-a"], "force": True}
     post(
@@ -125,7 +126,7 @@ def test_sigkill_of_the_ui_leaves_nothing(toy: Toy) -> None:
     )
     until(lambda: len(toy.alive()) == 2, 300, "a stage")
     commands = " ".join(toy.survivors().values())
-    assert all(text in commands for text in ("server start", "http.server", "pipeline.serve", "dvc", "toy.py"))
+    assert all(text in commands for text in ("server start", "http.server", "pipeline.servers.serve", "dvc", "toy.py"))
     start = time.monotonic()
     child.kill()
     until(lambda: not toy.survivors() and not toy.alive(), 60, "all to end")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import farm
+from pipeline import dask_shards as farm
 from tests.helpers.toy_project import make_project
 from tests.pipeline.conftest import post, until
 
@@ -42,7 +42,7 @@ def test_a_killed_worker_changes_nothing(
 
 def _workers(stage: int) -> list[int]:
     """The processes of the Dask workers of a stage: they work below it, spawned by multiprocessing."""
-    from pipeline.guard import descendants
+    from pipeline.processes.supervisor import descendants
 
     names = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(stage)}
     return [pid for pid, name in names.items() if b"spawn_main" in name]

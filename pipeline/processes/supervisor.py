@@ -1,6 +1,6 @@
 """Runs a command and makes sure that nothing it started outlives the one who asked for it.
 
-    python guard.py COMMAND ...        (standard input: a pipe whose other end the asker keeps open)
+    python supervisor.py COMMAND ...        (standard input: a pipe whose other end the asker keeps open)
 
 The guard starts the command, passes its output through and exits with its status. When its standard input closes (the
 asker ended, even by SIGKILL), or on SIGTERM or SIGINT, it ends everything below it:

@@ -1,6 +1,7 @@
-"""What a run costs beyond DVC itself, and how soon nothing is left of a stopped one: python -m pipeline.bench [--json].
+"""What a run costs beyond DVC itself, and how soon nothing is left of a stopped one: python -m pipeline.bench.overhead
+[--json].
 
-Measured in a small project of its own (bench_project.py) with a server of its own; `--here` measures the cost in the
+Measured in a small project of its own (project.py) with a server of its own; `--here` measures the cost in the
 project of the working directory, which must be up to date, and stops nothing there.
 """
 
@@ -24,7 +25,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import bench_project, epitaph, graph, process, server
+from pipeline import graph
+from pipeline.bench import project as bench_project
+from pipeline.processes import process
+from pipeline.servers import mark_crashed as epitaph
+from pipeline.servers import server
 
 LIMIT = 600.0  # seconds that anything here may take
 Row = dict[str, Any]
@@ -60,7 +65,7 @@ def bench(
 def unchanged(root: Path, api: str, repeat: int) -> list[Row]:
     """Wall and processor seconds (of the command and all it started), the least of `repeat` runs."""
     stages = len(graph.choose(graph.read(root), []))
-    run = [sys.executable, "-m", "pipeline.run"]
+    run = [sys.executable, "-m", "pipeline.terminal.run"]
     ways: dict[str, tuple[list[str], dict[str, str]]] = {
         "dvc repro": ([sys.executable, "-m", "dvc", "repro"], {}),
         "dd-cli run --no-server": ([*run, "--no-server"], {}),
@@ -107,7 +112,7 @@ def measure(words: list[str], root: Path, more: dict[str, str]) -> tuple[float, 
 @contextlib.contextmanager
 def ui(root: Path) -> Iterator[str]:
     """`make ui` of a project, ready to start flows; yields its API."""
-    words = [sys.executable, "-m", "pipeline.ui", "--with-parent", "--port", str(server.free_port(0))]
+    words = [sys.executable, "-m", "pipeline.servers.ui", "--with-parent", "--port", str(server.free_port(0))]
     child = subprocess.Popen(words, cwd=root, env=_environment(), stdout=subprocess.DEVNULL, start_new_session=True)
     try:
         yield _until(lambda: (own := server.recorded(root)) and _deployment(own.api) and own.api, "the server")
@@ -129,7 +134,7 @@ def _stop(root: Path, start: Callable[[], Callable[[], Any]]) -> float:
 
 
 def _by_signal(root: Path, number: signal.Signals) -> Callable[[], Any]:
-    words = [sys.executable, "-m", "pipeline.run", "--no-server", "--force", "teacher-one"]
+    words = [sys.executable, "-m", "pipeline.terminal.run", "--no-server", "--force", "teacher-one"]
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     child = subprocess.Popen(words, cwd=root, env=_environment(), **quiet)
     return lambda: child.send_signal(number)
@@ -176,7 +181,7 @@ def show(title: str, rows: list[Row]) -> Table:
 
 def command() -> str:
     """The present command, without paths."""
-    return " ".join(["python -m pipeline.bench", *sys.argv[1:]])
+    return " ".join(["python -m pipeline.bench.overhead", *sys.argv[1:]])
 
 
 def machine() -> dict[str, Any]:

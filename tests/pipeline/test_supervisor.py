@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import process
+from pipeline.processes import process
 from tests.pipeline.conftest import _lives, busy, until
 
 PYTHON = sys.executable

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipeline import process
+from pipeline.processes import process
 
 POLL = 0.2  # seconds
 

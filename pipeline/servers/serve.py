@@ -1,4 +1,4 @@
-"""Offers the flows in a server and runs what is started there: python -m pipeline.serve NAME LIMIT (see ui.py).
+"""Offers the flows in a server and runs what is started there: python -m pipeline.servers.serve NAME LIMIT (see ui.py).
 
 PREFECT_API_URL says which server; NAME is that of the deployments, LIMIT how many runs there may be at once.
 """

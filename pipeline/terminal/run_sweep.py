@@ -8,9 +8,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline import graph, local, server, stage, sweep, terminal
-from pipeline.table import StageTable
-from pipeline.watch import listening
+from pipeline import graph, local, stage, sweep
+from pipeline.events import listening
+from pipeline.servers import server
+from pipeline.terminal import command as terminal
+from pipeline.terminal.table import StageTable
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -66,7 +68,7 @@ def show(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def main() -> None:
-    """Entry point of `python -m pipeline.run_sweep`."""
+    """Entry point of `python -m pipeline.terminal.run_sweep`."""
     app(prog_name="dd-cli sweep")
 
 

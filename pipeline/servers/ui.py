@@ -1,8 +1,8 @@
 """`make ui`: a Prefect server of this project alone, and the flows in it, ready to be started from the browser.
 
-This process starts three others, each under a guard (guard.py), and then only waits: the server, a small file server
-for the report, and the runner of the flows (serve.py). However this process ends, SIGKILL included, the guards end the
-three and every run below them.
+This process starts three others, each under a guard (supervisor.py), and then only waits: the server, a small file
+server for the report, and the runner of the flows (serve.py). However this process ends, SIGKILL included, the guards
+end the three and every run below them.
 """
 
 import os
@@ -17,7 +17,10 @@ import typer
 from rich.console import Console
 
 from dd.errors import DDError
-from pipeline import epitaph, graph, server, terminal
+from pipeline import graph
+from pipeline.servers import mark_crashed as epitaph
+from pipeline.servers import server
+from pipeline.terminal import command as terminal
 
 TICK = 0.2  # seconds between two looks at the children
 NAME = "here"  # of the deployments that the runner serves
@@ -69,7 +72,7 @@ def _serve(root: Path, console: Console, wanted: int, limit: int, parent: int | 
         files = f"http://{server.HOST}:{files_port}"
         children["files"] = server.serve_files(root, files_port)
         env = {**server.settings(root, api), "DD_FILES_URL": files}
-        runner = ["pipeline.serve", NAME, str(limit)]
+        runner = ["pipeline.servers.serve", NAME, str(limit)]
         children["runner"] = server.guarded(runner, root, server.home(root) / "runner.log", env)
         with server.record(root, server.Server(api, files, os.getpid())):
             console.print(
@@ -94,7 +97,7 @@ def watch(children: Mapping[str, "subprocess.Popen[bytes]"], logs: Path, parent:
 
 
 def main() -> None:
-    """Entry point of `python -m pipeline.ui`."""
+    """Entry point of `python -m pipeline.servers.ui`."""
     app(prog_name="make ui")
 
 

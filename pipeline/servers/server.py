@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dd.errors import DDError
-from pipeline.process import GUARD
+from pipeline.processes.process import GUARD
 
 HOST, PORT = "127.0.0.1", 4200
 SHOWN = "report"  # the folder that is served beside the UI

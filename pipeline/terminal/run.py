@@ -5,11 +5,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pipeline import graph, local, provenance, server, stage, terminal
-from pipeline.prepare import Run, prepare
+from pipeline import graph, local, provenance, stage
+from pipeline.checks import Run, prepare
+from pipeline.events import listening
+from pipeline.servers import server
 from pipeline.stage import Options
-from pipeline.table import StageTable
-from pipeline.watch import listening
+from pipeline.terminal import command as terminal
+from pipeline.terminal.table import StageTable
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -73,7 +75,7 @@ def _with_server(ready: Run, targets: list[str], overrides: list[str], api: str)
 
 
 def main() -> None:
-    """Entry point of `python -m pipeline.run`."""
+    """Entry point of `python -m pipeline.terminal.run`."""
     app(prog_name="dd-cli run")
 
 

@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.count import describe
-from pipeline.watch import Event
+from pipeline.events import Event
+from pipeline.terminal.counts import describe
 
 STYLES = {"ran": "green", "restored": "cyan", "unchanged": "dim", "failed": "bold red", "skipped": "yellow"}
 

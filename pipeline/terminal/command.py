@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from dd.errors import DDError
-from pipeline import server
+from pipeline.servers import server
 
 INTERRUPTED, FAILED, WRONG = 130, 1, 2  # exit statuses
 

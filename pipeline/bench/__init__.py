@@ -1,0 +1,1 @@
+"""What a run costs beyond DVC itself: `python -m pipeline.bench.overhead`."""

@@ -1,0 +1,1 @@
+"""`dd-cli run` and `dd-cli sweep`: runs from a terminal, with a live table."""
