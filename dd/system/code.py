@@ -52,7 +52,8 @@ def imports(path: Path, root: Path = CODE) -> frozenset[Path]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         for name in modules(node):
             base = root.joinpath(*name.split("."))
-            found |= {file for file in (base.with_suffix(".py"), base / "__init__.py") if file.is_file()}
+            packages = [folder / "__init__.py" for folder in (base, *base.parents) if folder != root]
+            found |= {file for file in (base.with_suffix(".py"), *packages) if file.is_file() and root in file.parents}
     return frozenset(found - {path})
 
 
