@@ -8,7 +8,6 @@ scenes = dd.load("t2i-fashion").sample(prompts=["two black boots above a green b
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from dd.flow.grid import Solver
 from dd.metrics.images import to_uint8
 from dd.models.base import Filters, Student, Teacher
 from dd.sampling.image_sampler import Conditions, ImageSampler
+from dd.system.names import hint
 
 Steps = int | Literal["teacher"] | Sequence[int]
 
@@ -47,9 +47,7 @@ def load(name: str, device: str | torch.device | None = None) -> Model:
         return _of_experiment(name, load_experiment(name), place)
     if name in students:
         return _of_zoo(name, place)
-    near = difflib.get_close_matches(name, [*experiments, *students], n=2)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(experiments)}"
-    raise DDError(f"no experiment or student '{name}'; {hint}")
+    raise DDError(f"no experiment or student '{name}'; {hint(name, [*experiments, *students], listed=experiments)}")
 
 
 @dataclass(frozen=True)
@@ -132,9 +130,8 @@ class Model:
         if isinstance(one, str) and one in self._by_name:
             return self._by_name[one]
         if isinstance(one, str) and not one.lstrip("-").isdigit():
-            near = difflib.get_close_matches(one.lower(), self._by_name, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(self.classes[:12])}"
-            raise DDError(f"no class '{one}' in {self.name}; {hint}")
+            listed = self.classes[:12]
+            raise DDError(f"no class '{one}' in {self.name}; {hint(one, self.classes, listed, most=3)}")
         if not 0 <= int(one) < len(self.classes):
             raise DDError(f"class: expected an index in 0..{len(self.classes) - 1} or a name, got {one}")
         return int(one)
@@ -191,7 +188,7 @@ class Model:
 def _of_experiment(name: str, experiment: Experiment, device: torch.device) -> Model:
     """What was trained here if it is there, else what ships."""
     root, settings = project_root(), experiment.teacher
-    filters = Filters(settings.guidance, settings.top_k, settings.top_p, settings.temperature, settings.guidance_tokens)
+    filters = Filters.of(settings.model_dump())
     solver = Solver(**experiment.trajectories.solver.model_dump()) if experiment.trajectories else Solver()
     timesteps, split = ((0,), None) if experiment.distill is None else _trained(experiment)
     folder, models = root / "data" / name / "teacher", root / "models" / name
@@ -225,7 +222,7 @@ def _of_zoo(name: str, device: torch.device) -> Model:
     source = zoo.entry(entry.teacher or "", "teacher")
     rows = entry.published.get("sampling", [{"steps": _timesteps(entry.provenance) or (0,)}])
     longest = max(rows, key=lambda row: len(row["steps"]))
-    filters = Filters(**{key: type(getattr(Filters(), key))(value) for key, value in source.filters.items()})
+    filters = Filters.of(source.filters)
     return Model(
         name,
         load_teacher(source.name, device),

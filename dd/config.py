@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -14,6 +13,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from dd.errors import DDError
+from dd.system.names import hint, near
 
 # A family of models is a folder of dd/models with a record in family.py.
 FAMILIES = tuple(sorted(file.parent.name for file in Path(__file__).with_name("models").glob("*/family.py")))
@@ -337,9 +337,7 @@ def load_experiment(name: str, path: Path | None = None) -> Experiment:
     """One experiment of params.yaml. Raises DDError that offers the nearest names."""
     experiments = load_params(path).experiments
     if name not in experiments:
-        near = difflib.get_close_matches(name, experiments, n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(experiments))}"
-        raise DDError(f"no experiment '{name}' in params.yaml; {hint}")
+        raise DDError(f"no experiment '{name}' in params.yaml; {hint(name, sorted(experiments))}")
     return experiments[name]
 
 
@@ -388,5 +386,5 @@ def _nearest(loc: tuple[Any, ...]) -> str:
     names = {field.name for field in fields(StudentOptions)}
     for model in Section.__subclasses__() + _Sampler.__subclasses__():
         names |= set(model.model_fields)
-    near = difflib.get_close_matches(str(loc[-1]), names, n=1)
-    return f", did you mean {near[0]}?" if near else ""
+    close = near(str(loc[-1]), sorted(names), most=1)
+    return f", did you mean {close[0]}?" if close else ""

@@ -1,6 +1,5 @@
 """The stages of dvc.yaml and their order, read from DVC itself; which of them a run is about."""
 
-import difflib
 import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dd.errors import DDError
+from dd.system.names import hint
 
 
 @dataclass(frozen=True)
@@ -157,15 +157,7 @@ def names(plan: Plan) -> list[str]:
 
 def near(wrong: str, plan: Plan) -> str:
     """What the user may have meant."""
-    return nearest(wrong, names(plan), fallback=[*experiments(plan), *(s.group for s in plan.values())])
-
-
-def nearest(wrong: str, known: Iterable[str], fallback: Iterable[str] = ()) -> str:
-    """`did you mean ...?` or the names there are."""
-    known = list(dict.fromkeys(known))
-    if close := difflib.get_close_matches(wrong, known, n=3, cutoff=0.6):
-        return f"did you mean {' or '.join(close)}?"
-    return f"there are {', '.join(dict.fromkeys(fallback or known)) or 'none'}"
+    return hint(wrong, names(plan), listed=[*experiments(plan), *(s.group for s in plan.values())], most=3)
 
 
 def _with_needs(name: str, plan: Plan, chosen: set[str]) -> None:

@@ -14,7 +14,7 @@ import yaml
 
 from dd import config
 from dd.errors import DDError
-from pipeline.graph import nearest
+from dd.system.names import hint
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _places(key: str, known: Mapping[str, Any], chosen: Sequence[str]) -> list[t
     """(experiment, path below it) for each place that a key means."""
     steps = key.removeprefix("experiments.").split(".")
     if key.startswith("experiments.") and steps[0] not in known:
-        raise DDError(f"expected an experiment in {key!r}, found {steps[0]!r}: {nearest(steps[0], known)}")
+        raise DDError(f"expected an experiment in {key!r}, found {steps[0]!r}: {hint(steps[0], known, most=3)}")
     if steps[0] in known:
         places = [(steps[0], steps[1:])]
     else:

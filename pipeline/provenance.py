@@ -2,7 +2,6 @@
 
 import hashlib
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from dd.system.git import git
 from pipeline.params import Change
 
 
@@ -80,12 +80,6 @@ def flat(data: Any, prefix: str = "") -> dict[str, Any]:
         return {prefix: data} if prefix else {}
     parts = [flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in data.items()]
     return {key: value for part in parts for key, value in part.items()}
-
-
-def git(root: Path, *arguments: str) -> str | None:
-    """Output of a git command, None if it fails."""
-    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
-    return done.stdout.rstrip("\n") if done.returncode == 0 else None
 
 
 def _version(name: str) -> str:

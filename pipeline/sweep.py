@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from dd.errors import DDError
+from dd.system.names import hint
 from pipeline import graph, params, provenance, stage
 from pipeline.events import Event, tell
 from pipeline.processes import process
@@ -56,8 +57,8 @@ def prepare(root: Path, experiment: str, grid: Mapping[str, Sequence[Any]], jobs
     """Check a sweep and list its points. Raises DDError, one line, before anything runs."""
     plan = graph.read(root)
     if experiment not in graph.experiments(plan):
-        hint = graph.nearest(experiment, graph.experiments(plan))
-        raise DDError(f"expected the name of an experiment, found {experiment!r}: {hint}")
+        near = hint(experiment, graph.experiments(plan), most=3)
+        raise DDError(f"expected the name of an experiment, found {experiment!r}: {near}")
     if jobs < 1:
         raise DDError(f"expected at least one point at a time, found jobs={jobs}: use 1")
     if provenance.git(root, "rev-parse", "HEAD") is None:
@@ -172,8 +173,8 @@ def _points(root: Path, experiment: str, grid: Mapping[str, Sequence[Any]]) -> l
             raise DDError(f"expected a list of values for {key!r}, found {values!r}: write [1e-3, 1e-4]")
     count = math.prod(map(len, grid.values())) if grid else 0
     if not 1 <= count <= LIMIT:
-        hint = "name a parameter, distill.lr=1e-3,3e-4" if count == 0 else "give it fewer values"
-        raise DDError(f"expected a grid of 1 to {LIMIT} points, found {count}: {hint}")
+        advice = "name a parameter, distill.lr=1e-3,3e-4" if count == 0 else "give it fewer values"
+        raise DDError(f"expected a grid of 1 to {LIMIT} points, found {count}: {advice}")
     known = params.load(root)
     points = []
     for values in itertools.product(*grid.values()):

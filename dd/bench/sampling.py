@@ -107,12 +107,7 @@ def teacher_filters(model: str) -> Filters:
 
     entry = zoo.entry(model, "teacher")
     official = entry.published.get("sampling", {})
-    return Filters(
-        guidance=float(entry.filters.get("guidance", official.get("cfg", 1.0))),
-        top_k=int(entry.filters.get("top_k", official.get("top_k", 0))),
-        top_p=float(entry.filters.get("top_p", official.get("top_p", 1.0))),
-        temperature=float(entry.filters.get("temperature", official.get("temperature", 1.0))),
-    )
+    return Filters.of({"guidance": official.get("cfg", 1.0), **official, **entry.filters})
 
 
 def build(model: str, random_weights: bool, device: str) -> tuple[Teacher, Student]:

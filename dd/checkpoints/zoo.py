@@ -7,7 +7,6 @@ tokenizer's entry, a student its teacher's. This module needs no torch; `dd.chec
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from dd.checkpoints import hub
 from dd.config import Family, Section, project_root
 from dd.errors import DDError
 from dd.system.files import sha256_file, write_text
+from dd.system.names import hint
 
 HUB_INDEX = Path(__file__).with_name("hub_index.yaml")
 LARGEST_SHIPPED = 10_000_000  # bytes of a file in the repository
@@ -118,9 +118,7 @@ def entry(name: str, kind: Kind | None = None) -> Entry:
     known = entries()
     if name not in known:
         wanted = [n for n, e in known.items() if kind in (None, e.kind)]
-        near = difflib.get_close_matches(name, wanted, n=2, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(wanted)}"
-        raise DDError(f"no {kind or 'entry'} '{name}' in the zoo; {hint}")
+        raise DDError(f"no {kind or 'entry'} '{name}' in the zoo; {hint(name, wanted)}")
     found = known[name]
     if kind is not None and found.kind != kind:
         raise DDError(f"zoo: expected a {kind}, '{name}' is a {found.kind}; see 'dd-cli zoo list'")

@@ -62,7 +62,7 @@ def check_inputs(name: str, experiment: Experiment, settings: DistillConfig, roo
     check_settings(settings, empty.groups)
     shards = open_shards(root / "data" / name / "trajectories", expect_teacher=info.sha256)
     chosen = experiment.teacher
-    filters = Filters(chosen.guidance, chosen.top_k, chosen.top_p, chosen.temperature, chosen.guidance_tokens)
+    filters = Filters.of(chosen.model_dump())
     if shards.plan.filters != filters:
         raise DDError(
             f"{shards.url} was drawn with {shards.plan.filters}, params.yaml says {filters}: "

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from dd.models.precision import uses_bf16
 from dd.sampling.experiment import open_image_sampler
 from dd.sampling.image_sampler import sampler_label
 from dd.system.files import publish, write_text
+from dd.system.git import revision
 from dd.system.progress import Progress, progress
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,9 @@ class Stage:
 
     def __init__(self, name: str, root: Path, out: Path, keep_images: Path | None = None) -> None:
         self.name, self.root, self.out, self.keep = name, root, out, keep_images
-        self.revision = git_revision(root)  # of the code that runs, whatever is committed meanwhile
+        self.revision = revision(
+            root, "dd", "stages", "zoo", "*.yaml"
+        )  # of the code that runs, whatever is committed meanwhile
         self.experiment = config.load_experiment(name)
         self.settings = self.experiment.evaluate
         self.protocol = protocol(self.settings.protocol)
@@ -219,17 +221,6 @@ class Stage:
     @staticmethod
     def _is_floor(sampler: config.Sampler) -> bool:
         return isinstance(sampler, config.RealSampler | config.ReconstructionSampler)
-
-
-def git_revision(root: Path) -> str | None:
-    """The commit that is checked out, with `-dirty` where code or parameters differ from it; None outside git."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
-
-    commit = git("rev-parse", "HEAD")
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "dd", "stages", "zoo", "*.yaml")
-    return f"{commit}{'-dirty' if changed else ''}" if commit else None
 
 
 def main(name: str, keep_images: Path | None = None) -> str:

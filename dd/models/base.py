@@ -10,7 +10,8 @@ before it. LlamaGen has L groups of one token; VAR has one group per scale (1, 4
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -68,6 +69,12 @@ class Filters:
     top_p: float = 1.0
     temperature: float = 1.0
     guidance_tokens: int = -1
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Filters:
+        """From a mapping that may hold more, such as an experiment's teacher settings or an entry of the zoo."""
+        kinds = {name: type(default) for name, default in asdict(cls()).items()}
+        return cls(**{name: kind(values[name]) for name, kind in kinds.items() if name in values})
 
 
 @dataclass(frozen=True)

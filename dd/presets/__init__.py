@@ -7,7 +7,6 @@ written.
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import yaml
 from dd.config import validate
 from dd.errors import DDError
 from dd.system.files import write_text
+from dd.system.names import hint
 
 FOLDER = Path(__file__).parent
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -30,9 +30,7 @@ def preset_text(name: str) -> str:
     """A preset's YAML: comments, then one key with the experiment below it. Raises DDError that offers near names."""
     names = preset_names()
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
-        raise DDError(f"no preset '{name}'; {hint}")
+        raise DDError(f"no preset '{name}'; {hint(name, names)}")
     return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
 
 

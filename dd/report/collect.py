@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from dd.errors import DDError
 from dd.evaluation.rows import Row, parse_rows, read_rows
 from dd.report.table import significant
+from dd.system.git import demand_git
 
 COMPARED = (
     "value",
@@ -54,14 +54,7 @@ def _experiment(root: Path, name: str) -> str | None:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    try:
-        found = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise DDError("expected git on this machine, found none: install it to compare revisions") from None
-    if found.returncode:
-        reason = (found.stderr.strip().splitlines() or ["no reason given"])[0]
-        raise DDError(f"git cannot show that revision ({reason}): name a commit, branch, tag or DVC experiment")
-    return found.stdout
+    return demand_git(root, *arguments, else_do="name a commit, branch, tag or DVC experiment")
 
 
 def compare(new: Sequence[Row], old: Sequence[Row], revision: str) -> list[list[str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from markupsafe import Markup
 from dd.evaluation.rows import Row
 from dd.report.table import count, html_table, make_blocks, missing_notes, published_rows, ratio, significant
 from dd.system.files import sha256_file
+from dd.system.git import git
 
 HERE = Path(__file__).parent
 
@@ -112,8 +112,7 @@ def _params(root: Path, name: str) -> str:
 
 
 def _provenance(root: Path, rows: Sequence[Row]) -> list[tuple[str, str]]:
-    revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
-    facts = [("git revision of this page", revision.stdout.strip() or "not in git")]
+    facts = [("git revision of this page", git(root, "rev-parse", "HEAD") or "not in git")]
     for name in ("params.yaml", "dvc.lock"):
         if (root / name).is_file():
             facts.append((f"SHA-256 of {name}", sha256_file(root / name)))

@@ -35,7 +35,7 @@ def open_image_sampler(name: str, root: Path, device: str | None = None) -> tupl
     image_sampler = ImageSampler(
         teacher,
         conditions(experiment, info, teacher.codebook.device, teacher_dir, root / "work" / "captions"),
-        Filters(wanted.guidance, wanted.top_k, wanted.top_p, wanted.temperature, wanted.guidance_tokens),
+        Filters.of(wanted.model_dump()),
         experiment.evaluate.seed,
         found.get("student"),
         found.get("baseline"),

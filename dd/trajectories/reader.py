@@ -109,12 +109,10 @@ def _empty(shards: Shards, split: Split) -> DDError:
     return DDError(f"{shards.url} holds no pairs of the split '{split}': raise trajectories.{setting}")
 
 
-def open_shards(
-    folder: Path | str, expect_teacher: str | None = None, expect_codebook: str | None = None, verify: bool = True
-) -> Shards:
+def open_shards(folder: Path | str, expect_teacher: str | None = None, verify: bool = True) -> Shards:
     """Open a finished set. Raises DDError where it is unfinished, damaged, or made from another teacher.
 
-    folder: a path, or any URL that fsspec knows. expect_teacher, expect_codebook: their SHA-256.
+    folder: a path, or any URL that fsspec knows. expect_teacher: its SHA-256.
     verify: hash every file now, so that damage shows before the first row is used; each is checked again when read.
     """
     url = str(folder).rstrip("/")
@@ -124,15 +122,11 @@ def open_shards(
     except FileNotFoundError:
         raise DDError(f"expected shards in {url}, {MANIFEST} is missing: run the stage 'trajectories'") from None
     found = manifest.plan
-    for what, expected, got in (
-        ("teacher", expect_teacher, found.teacher_sha256),
-        ("codebook", expect_codebook, found.codebook_sha256),
-    ):
-        if expected is not None and expected != got:
-            raise DDError(
-                f"{url} was made from another {what}: expected {expected[:12]}..., got {got[:12]}...: "
-                "run the stage 'trajectories' again"
-            )
+    if expect_teacher is not None and expect_teacher != found.teacher_sha256:
+        raise DDError(
+            f"{url} was made from another teacher: expected {expect_teacher[:12]}..., got "
+            f"{found.teacher_sha256[:12]}...: run the stage 'trajectories' again"
+        )
     opened = Shards(url, manifest)
     if verify:
         for record in manifest.records:

@@ -62,7 +62,7 @@ def make_plan(experiment: config.Experiment, info: TeacherInfo, teacher_dir: Pat
         teacher_sha256=info.sha256,
         codebook_sha256=info.codebook_sha256,
         captions_sha256=captions,
-        filters=Filters(chosen.guidance, chosen.top_k, chosen.top_p, chosen.temperature, chosen.guidance_tokens),
+        filters=Filters.of(chosen.model_dump()),
         solver=Solver(**settings.solver.model_dump()),
     )
 

@@ -225,14 +225,12 @@ def test_a_folder_without_manifest(tmp_path):
         open_shards(tmp_path)
 
 
-def test_another_teacher_or_codebook(tmp_path):
+def test_another_teacher(tmp_path):
     write_set(tmp_path)
     with pytest.raises(
         DDError, match=r"made from another teacher: expected cccccccccccc\.\.\., got aaaaaaaaaaaa\.\.\."
     ):
         open_shards(tmp_path, expect_teacher="c" * 64)
-    with pytest.raises(DDError, match=r"made from another codebook: expected cccc"):
-        open_shards(tmp_path, expect_codebook="c" * 64)
 
 
 def test_an_older_schema(tmp_path):
