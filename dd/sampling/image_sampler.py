@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,10 +14,13 @@ from torch import Tensor
 from dd import config
 from dd.errors import DDError
 from dd.flow.grid import Solver
+from dd.flow.map import Codes
 from dd.models.base import Condition, Filters, Student, Teacher
 from dd.models.precision import Precision, autocast
 from dd.sampling import samplers as sampling
+from dd.sampling.timing import median_seconds, shortest_seconds
 from dd.trajectories.noise import noise, uniform
+from dd.trajectories.trajectory import decode, mapped, multinomial
 
 Batch = tuple[Tensor, Tensor | None]  # images (B, C, H, W), classes (B,) or None
 
@@ -41,12 +44,21 @@ def class_conditions(classes: int, device: torch.device, random_seed: int | None
     return Conditions(lambda indices: labels(indices).to(device), labels)
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a batch of images is drawn from: sample indices (B,), their conditions, their noise (B, L, C)."""
+
+    indices: Tensor
+    condition: Condition
+    noise: Tensor
+
+
 class ImageSampler:
     """All samplers of one experiment. Sample index i has the same noise and condition in every one of them.
 
     baseline: the set predictor of `skip` and `onestep*`. precision: of the transformers; the map and the tokenizer stay
-    in float32. Samplers share how they begin: the teacher's images, and the student's
-    first step, are kept.
+    in float32. Samplers share how they begin: the teacher's tokens, and the student's first step, are kept as far as
+    there is room; what is not kept is computed again, with the same result.
     """
 
     ROOM = 1 << 28  # bytes, for what is kept
@@ -69,6 +81,10 @@ class ImageSampler:
         self.device = self.codebook.device
         self._kept: dict[tuple[str, bytes], Tensor] = {}
         self._room = self.ROOM
+
+    @cached_property
+    def _codes_of_map(self) -> Codes:
+        return Codes.prepare(self.codebook)
 
     def missing(self, sampler: config.Sampler) -> str | None:
         """Why a sampler cannot draw, or None."""
@@ -145,82 +161,109 @@ class ImageSampler:
         return total - (sum(p.numel() for p in self.teacher.tokenizer.parameters()) if network is self.teacher else 0)
 
     @torch.inference_mode()
-    def codes(self, sampler: config.Sampler, indices: Tensor, timed: bool = False) -> Tensor:
-        """Code vectors (B, L, C) of sample indices (B,).
+    def codes(self, sampler: config.Sampler, indices: Tensor) -> Tensor:
+        """Code vectors (B, L, C) of sample indices (B,)."""
+        return self._codes(sampler, self._inputs(indices), timed=False)
 
-        timed: what speed is measured by. Nothing is taken over, and the teacher draws at random, not through the map.
+    def timed(self, sampler: config.Sampler, indices: Tensor) -> Callable[[], Tensor]:
+        """A call that draws and decodes the images of sample indices (B,), and is what speed is measured by.
+
+        It takes nothing over from other samplers, and the teacher draws at random, not through the map. Conditions and
+        noise are made beforehand: they are the sampler's inputs.
         """
-        with autocast(self.precision, self.device.type):
-            return self._codes(sampler, indices, timed)
+        inputs = self._inputs(indices)
 
-    def _codes(self, sampler: config.Sampler, indices: Tensor, timed: bool) -> Tensor:
-        condition, groups = self.conditions.condition(indices), self.teacher.groups
-        match sampler:
-            case config.TeacherSampler() if timed:
-                generator = self._generator(indices)
-                return self._teacher(
-                    indices, lambda state, e: sampling.draw(self.teacher.log_probs(state), generator), condition
-                )
-            case config.TeacherSampler():
-                draw = lambda state, e: sampling.map_group(self.teacher, state, e, self.solver)  # noqa: E731
-                return self._once("teacher", indices, lambda: self._teacher(indices, draw, condition))
-            case config.StudentSampler():
-                assert self.student is not None
-                e = self._noise(indices, sampler.noise_scale)
-                begun = None if timed else self._first_step(sampler, indices)
-                return sampling.sample(self.student, self.codebook, e, condition, sampler.steps, sampler.split, begun)
-            case config.TeacherInvolvedSampler():
-                assert self.student is not None
-                alone = timed or not sampler.teacher_start
-                with prefix_as_released(self.teacher, sampler.released_prefix):
-                    return sampling.sample_with_teacher(
-                        self.student,
-                        self.teacher,
-                        self._noise(indices),
-                        condition,
-                        sampler.steps,
-                        sampler.teacher_start,
-                        self.filters,
-                        sampler.split,
-                        self.solver,
-                        None if alone else self._first_step(sampler, indices),
-                        sampler.noise_scale,
-                    )
-            case config.SkipSampler() | config.OneStepSampler():
-                assert self.baseline is not None
-                taken = len(groups) - sampler.n if isinstance(sampler, config.SkipSampler) else 0
-                drawn = None if timed else self._kept.get(_key("teacher", indices))
-                return sampling.one_shot(
-                    self.baseline,
-                    self.teacher,
-                    condition,
-                    self.filters,
-                    self._generator(indices),
-                    taken,
-                    None if drawn is None else drawn[:, : groups.starts[taken]],
-                )
+        @torch.inference_mode()
+        def run() -> Tensor:
+            return self.teacher.decode(self._codes(sampler, inputs, timed=True))
+
+        return run
+
+    def _inputs(self, indices: Tensor) -> Inputs:
+        e = noise(self.seed, indices, self.teacher.groups.length, self.codebook.shape[1])
+        return Inputs(indices, self.conditions.condition(indices), e.to(self.device))
+
+    def _codes(self, sampler: config.Sampler, inputs: Inputs, timed: bool) -> Tensor:
+        with autocast(self.precision, self.device.type):
+            match sampler:
+                case config.TeacherSampler():
+                    return self.codebook[self._teacher_tokens(inputs, timed)]
+                case config.StudentSampler():
+                    return self._with_student(sampler, inputs, timed)
+                case config.TeacherInvolvedSampler():
+                    return self._with_both(sampler, inputs, timed)
+                case config.SkipSampler() | config.OneStepSampler():
+                    return self._at_once(sampler, inputs, timed)
         raise DDError(f"sampler {sampler.name} draws nothing: it is a floor")
 
-    def _first_step(self, begins: config.StudentSampler | config.TeacherInvolvedSampler, indices: Tensor) -> Tensor:
+    def _teacher_tokens(self, inputs: Inputs, timed: bool, stop: int | None = None) -> Tensor:
+        """(B, L): what the teacher draws, or (B, n) in the groups before `stop`."""
+        if timed:
+            draw = multinomial(self._generator(inputs))
+            return decode(self.teacher, inputs.condition, self.filters, draw, stop=stop)
+        if stop is not None and (known := self._kept.get(_key("teacher", inputs))) is not None:
+            return known[:, : self.teacher.groups.starts[stop]].long()
+
+        def make() -> Tensor:
+            draw = mapped(inputs.noise, self._codes_of_map, self.solver)
+            return decode(self.teacher, inputs.condition, self.filters, draw, stop=stop)
+
+        return make() if stop is not None else self._once("teacher", inputs, make)
+
+    def _with_student(self, sampler: config.StudentSampler, inputs: Inputs, timed: bool) -> Tensor:
+        assert self.student is not None
+        begun = None if timed else self._first_step(sampler, inputs)
+        e = _scaled(inputs.noise, sampler.noise_scale)
+        return sampling.sample(self.student, self.codebook, e, inputs.condition, sampler.steps, sampler.split, begun)
+
+    def _with_both(self, sampler: config.TeacherInvolvedSampler, inputs: Inputs, timed: bool) -> Tensor:
+        assert self.student is not None
+        alone = timed or not sampler.teacher_start
+        with prefix_as_released(self.teacher, sampler.released_prefix):
+            return sampling.sample_with_teacher(
+                self.student,
+                self.teacher,
+                inputs.noise,
+                inputs.condition,
+                sampler.steps,
+                sampler.teacher_start,
+                self.filters,
+                sampler.split,
+                self.solver,
+                None if alone else self._first_step(sampler, inputs),
+                sampler.noise_scale,
+                self._codes_of_map,
+            )
+
+    def _at_once(self, sampler: config.SkipSampler | config.OneStepSampler, inputs: Inputs, timed: bool) -> Tensor:
+        """Behind the teacher's own tokens, so that an image is that of the teacher's row as far as they go."""
+        assert self.baseline is not None
+        prefix = None
+        if isinstance(sampler, config.SkipSampler):
+            prefix = self._teacher_tokens(inputs, timed, len(self.teacher.groups) - sampler.n)
+        return sampling.one_shot(self.baseline, self.teacher, inputs.condition, self._generator(inputs), prefix)
+
+    def _first_step(self, begins: config.StudentSampler | config.TeacherInvolvedSampler, inputs: Inputs) -> Tensor:
         """(B, L, C): one step of the student, which several steps begin with."""
         assert self.student is not None
-        student, condition, split = self.student, self.conditions.condition(indices), begins.split
-        e = self._noise(indices, begins.noise_scale)
-        return self._once(
-            f"student {split} {begins.noise_scale}",
-            indices,
-            lambda: sampling.sample(student, self.codebook, e, condition, split=split),
-        )
+        student, split, condition = self.student, begins.split, inputs.condition
+        e, what = _scaled(inputs.noise, begins.noise_scale), f"student {split} {begins.noise_scale}"
+        if split is None:
+            return self.codebook[self._once(what, inputs, lambda: sampling.first_tokens(student, e, condition))]
+        return self._once(what, inputs, lambda: sampling.sample(student, self.codebook, e, condition, split=split))
 
-    def _once(self, what: str, indices: Tensor, make: Callable[[], Tensor]) -> Tensor:
-        """`make()` for these images, or what it gave before, as far as there is room to keep it."""
-        key = _key(what, indices)
-        if key in self._kept:
-            return self._kept[key]
+    def _once(self, what: str, inputs: Inputs, make: Callable[[], Tensor]) -> Tensor:
+        """`make()` for these images, or what it gave before: tokens (kept in 16 bits, 1.4 KB an image of VAR) or codes
+        (float32, 87 KB).
+        """
+        key = _key(what, inputs)
+        if (known := self._kept.get(key)) is not None:
+            return known if known.is_floating_point() else known.long()
         made = make()
-        size = made.numel() * made.element_size()
+        small = made if made.is_floating_point() or len(self.codebook) > 1 << 16 else made.to(torch.uint16)
+        size = small.numel() * small.element_size()
         if size <= self._room:
-            self._kept[key] = made
+            self._kept[key] = small
             self._room -= size
         return made
 
@@ -235,42 +278,25 @@ class ImageSampler:
             indices = torch.arange(start, min(start + size, count))
             yield self.images(sampler, indices), self.conditions.labels(indices)
 
-    def seconds_per_image(self, sampler: config.Sampler, batch: int, repeats: int = 2) -> float:
-        """Fastest of `repeats` batches after a warm-up of one, decoding included; the teacher draws at random."""
-        indices = torch.arange(batch)
-        times = []
-        for _ in range(repeats + 1):
-            self._synchronise()
-            started = time.perf_counter()
-            with torch.inference_mode():
-                self.teacher.decode(self.codes(sampler, indices, timed=True))
-            self._synchronise()
-            times.append(time.perf_counter() - started)
-        return min(times[1:]) / batch
+    def seconds_per_image(self, sampler: config.Sampler, batch: int) -> float:
+        """Throughput: of the fastest of some batches after a warm-up, decoding included."""
+        return shortest_seconds(self.timed(sampler, torch.arange(batch)), self.device) / batch
 
-    def _synchronise(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+    def latency_seconds(self, sampler: config.Sampler) -> float:
+        """Latency: the median time of one image at batch 1 after a warm-up, decoding included."""
+        return median_seconds(self.timed(sampler, torch.arange(1)), self.device)
 
-    def _teacher(self, indices: Tensor, draw: Callable[[Any, Tensor], Tensor], condition: Condition) -> Tensor:
-        state = self.teacher.start(condition, self.filters)
-        e = self._noise(indices)
-        tokens = []
-        for group in range(len(self.teacher.groups)):
-            tokens.append(draw(state, e[:, self.teacher.groups.slice(group)]))
-            self.teacher.advance(state, tokens[-1])
-        return self.codebook[torch.cat(tokens, 1)]
-
-    def _noise(self, indices: Tensor, scale: float = 1.0) -> Tensor:
-        return scale * noise(self.seed, indices, self.teacher.groups.length, self.codebook.shape[1]).to(self.device)
-
-    def _generator(self, indices: Tensor) -> torch.Generator:
+    def _generator(self, inputs: Inputs) -> torch.Generator:
         """Random numbers of a batch: a function of the seed and its first index."""
-        return torch.Generator(self.device).manual_seed((self.seed << 32) + int(indices[0]))
+        return torch.Generator(self.device).manual_seed((self.seed << 32) + int(inputs.indices[0]))
 
 
-def _key(what: str, indices: Tensor) -> tuple[str, bytes]:
-    return what, indices.numpy().tobytes()
+def _key(what: str, inputs: Inputs) -> tuple[str, bytes]:
+    return what, inputs.indices.numpy().tobytes()
+
+
+def _scaled(e: Tensor, scale: float) -> Tensor:
+    return e if scale == 1 else scale * e
 
 
 @contextmanager

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from dd.errors import DDError
 from dd.flow.grid import Solver
-from dd.flow.map import map_noise
+from dd.flow.map import Codes
 from dd.models.base import Condition, Filters, Groups, Student, StudentOutput, Teacher
 from dd.models.codebook import nearest_code
+from dd.trajectories.trajectory import decode, mapped, multinomial
 
 
 def perturb(codes: Tensor, noise: Tensor, finished: Tensor, groups: Groups) -> Tensor:
@@ -88,6 +89,13 @@ def sample(
 
 
 @torch.no_grad()
+def first_tokens(student: Student, noise: Tensor, condition: Condition) -> Tensor:
+    """(B, L): the tokens of one step without a split, whose code vectors `sample` would give."""
+    finished = torch.zeros(len(noise), dtype=torch.int64, device=noise.device)
+    return student(noise, finished, condition).logits.argmax(-1)
+
+
+@torch.no_grad()
 def sample_with_teacher(
     student: Student,
     teacher: Teacher,
@@ -100,12 +108,13 @@ def sample_with_teacher(
     solver: Solver | None = None,
     begun: Tensor | None = None,
     noise_scale: float = 1.0,
+    codes: Codes | None = None,
 ) -> Tensor:
     """Few steps, but before the last one the teacher draws groups [teacher_start, steps[-1]) again.
 
     The teacher draws through the map from the same noise, so that the result stays a function of the noise (the
     authors draw at random; the distribution is the same). noise_scale: standard deviation of the student's noise, the
-    map's is 1. begun: as in `sample`. Returns (B, L, C).
+    map's is 1. begun: as in `sample`. codes: as in `trajectory`. Returns (B, L, C).
     """
     check_steps(steps, len(student.groups))
     if len(steps) < 2:
@@ -116,12 +125,8 @@ def sample_with_teacher(
     wide = noise_scale * noise
     x = sample(student, codebook, wide, condition, steps[:-1], split, begun) if teacher_start else wide
     prefix = nearest_code(x[:, : groups.starts[teacher_start]], codebook)
-    state = teacher.start(condition, filters, prefix)
-    drawn = [prefix]
-    for group in range(teacher_start, steps[-1]):
-        drawn.append(map_group(teacher, state, noise[:, groups.slice(group)], solver))
-        teacher.advance(state, drawn[-1])
-    known_codes = codebook[torch.cat(drawn, 1)]
+    draw = mapped(noise, codes or Codes.prepare(codebook), solver)
+    known_codes = codebook[decode(teacher, condition, filters, draw, prefix, steps[-1])]
     x = torch.cat([known_codes, wide[:, known_codes.shape[1] :]], 1)
     return _evaluate(student, codebook, x, wide, condition, steps[-1], split)
 
@@ -131,47 +136,27 @@ def one_shot(
     predictor: Student,
     teacher: Teacher,
     condition: Condition,
-    filters: Filters,
     generator: torch.Generator,
-    teacher_groups: int = 0,
     prefix: Tensor | None = None,
 ) -> Tensor:
-    """The baselines: the teacher draws the first `teacher_groups` groups, the rest comes at once.
+    """The baselines: the teacher has drawn the first groups (the paper's skip-n) or none (onestep*), the rest comes at
+    once.
 
     predictor: a student trained without noise (its input is zero where nothing is known), so its logits are the
-    marginals of each token given what is known; tokens are drawn from them independently. `teacher_groups` 0 is
-    the paper's onestep*, K - n its skip-n. prefix: the teacher's code vectors (B, n, C) in those groups, where it has
-    drawn them already. Returns (B, L, C).
+    marginals of each token given what is known; tokens are drawn from them independently. prefix: the teacher's tokens
+    (B, n) of complete leading groups. Returns (B, L, C).
     """
-    groups, codebook = predictor.groups, teacher.codebook
-    if not 0 <= teacher_groups < len(groups):
-        raise DDError(f"teacher_groups must lie in 0..{len(groups) - 1}, got {teacher_groups}")
-    batch = len(condition)
+    groups, codebook, batch = predictor.groups, teacher.codebook, len(condition)
+    count = 0 if prefix is None else prefix.shape[1]
+    if count not in groups.starts[:-1]:
+        raise DDError(f"prefix: expected whole groups, {groups.starts[:-1]} tokens, got {count}; cut it there")
     codes = torch.zeros(batch, groups.length, codebook.shape[1], device=codebook.device)
     if prefix is not None:
-        codes[:, : groups.starts[teacher_groups]] = prefix
-    elif teacher_groups:
-        state = teacher.start(condition, filters)
-        for group in range(teacher_groups):
-            tokens = draw(teacher.log_probs(state), generator)
-            codes[:, groups.slice(group)] = codebook[tokens]
-            teacher.advance(state, tokens)
-    finished = torch.full((batch,), teacher_groups, dtype=torch.int64, device=codes.device)
-    tokens = draw(predictor(codes, finished, condition).logits.log_softmax(-1), generator)
-    return torch.where(known(finished, groups)[..., None], codes, codebook[tokens])
-
-
-def draw(log_probs: Tensor, generator: torch.Generator) -> Tensor:
-    """Independent draws (B, n) from (B, n, V) log-probabilities."""
-    flat = log_probs.flatten(0, -2).exp()
-    return torch.multinomial(flat, 1, generator=generator).view(log_probs.shape[:-1])
-
-
-def map_group(teacher: Teacher, state: object, noise: Tensor, solver: Solver | None = None) -> Tensor:
-    """Tokens (B, n) of the teacher's next group from their noise (B, n, C), by the noise-to-token map."""
-    log_probs = teacher.log_probs(state)
-    result = map_noise(noise.flatten(0, 1), log_probs.flatten(0, 1), teacher.codebook, solver)
-    return result.tokens.view(log_probs.shape[:-1])
+        codes[:, :count] = codebook[prefix]
+    finished = torch.full((batch,), groups.starts.index(count), dtype=torch.int64, device=codes.device)
+    logits = predictor(codes, finished, condition).logits[:, count:]
+    tokens = multinomial(generator)(logits.log_softmax(-1), slice(count, None))
+    return torch.cat([codes[:, :count], codebook[tokens]], 1)
 
 
 def check_steps(steps: Sequence[int], groups: int) -> None:

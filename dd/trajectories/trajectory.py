@@ -27,16 +27,54 @@ class Trajectory:
     evaluations: Tensor
 
 
+Draw = Callable[[Tensor, slice], Tensor]
+
+
 @torch.no_grad()
-def decode(teacher: Teacher, condition: Condition, filters: Filters, draw: Callable[[Tensor, slice], Tensor]) -> Tensor:
-    """Tokens (B, L), group by group: draw(log_probs (B, n, V), positions) gives the (B, n) tokens of each."""
-    state = teacher.start(condition, filters)
-    parts = []
-    for group in range(len(teacher.groups)):
-        parts.append(draw(teacher.log_probs(state), teacher.groups.slice(group)))
-        if group + 1 < len(teacher.groups):
+def decode(
+    teacher: Teacher,
+    condition: Condition,
+    filters: Filters,
+    draw: Draw,
+    prefix: Tensor | None = None,
+    stop: int | None = None,
+) -> Tensor:
+    """Tokens (B, L), group by group: draw(log_probs (B, n, V), positions) gives the (B, n) tokens of each.
+
+    prefix: (B, n) tokens of complete leading groups, which are taken as they are. stop: draw groups before it only, all
+    by default; the result ends there.
+    """
+    groups, stop = teacher.groups, len(teacher.groups) if stop is None else stop
+    parts = [] if prefix is None else [prefix]
+    first = 0 if prefix is None else groups.starts.index(prefix.shape[1])
+    state = teacher.start(condition, filters, prefix) if first else teacher.start(condition, filters)
+    for group in range(first, stop):
+        parts.append(draw(teacher.log_probs(state), groups.slice(group)))
+        if group + 1 < stop:
             teacher.advance(state, parts[-1])
     return torch.cat(parts, 1)
+
+
+def multinomial(generator: torch.Generator) -> Draw:
+    """Independent random draws from (B, n, V) log-probabilities."""
+
+    def draw(log_probs: Tensor, positions: slice) -> Tensor:
+        flat = log_probs.flatten(0, 1).exp()
+        return torch.multinomial(flat, 1, generator=generator).view(log_probs.shape[:2])
+
+    return draw
+
+
+def mapped(noise: Tensor, codes: Codes, solver: Solver | None = None, evaluations: list[Tensor] | None = None) -> Draw:
+    """What the noise (B, L, C) is mapped to. evaluations: (B, n) of each group are appended to it."""
+
+    def draw(log_probs: Tensor, positions: slice) -> Tensor:
+        result = map_noise(noise[:, positions].flatten(0, 1), log_probs.flatten(0, 1), codes, solver)
+        if evaluations is not None:
+            evaluations.append(result.evaluations.view(log_probs.shape[:2]))
+        return result.tokens.view(log_probs.shape[:2])
+
+    return draw
 
 
 def trajectory(
@@ -49,32 +87,20 @@ def trajectory(
 ) -> Trajectory:
     """The tokens that the noise (B, L, C) leads to.
 
-    codes: `Codes.prepare(teacher.codebook)`, for callers that come again and again.
+    codes: `Codes.prepare(teacher.codebook)`; pass it when calling repeatedly.
     """
     shape = (teacher.groups.length, teacher.codebook.shape[1])
     if noise.ndim != 3 or noise.shape[1:] != shape:
         raise DDError(f"noise must be (B, {shape[0]}, {shape[1]}) for this teacher, got {tuple(noise.shape)}")
-    ready = codes or Codes.prepare(teacher.codebook)
-    noise = noise.to(teacher.codebook.device)
-    evaluations = []
-
-    def draw(log_probs: Tensor, positions: slice) -> Tensor:
-        result = map_noise(noise[:, positions].flatten(0, 1), log_probs.flatten(0, 1), ready, solver)
-        evaluations.append(result.evaluations.view(log_probs.shape[:2]))
-        return result.tokens.view(log_probs.shape[:2])
-
+    evaluations: list[Tensor] = []
+    draw = mapped(noise.to(teacher.codebook.device), codes or Codes.prepare(teacher.codebook), solver, evaluations)
     tokens = decode(teacher, condition, filters, draw)
     return Trajectory(tokens, torch.cat(evaluations, 1))
 
 
 def sample(teacher: Teacher, condition: Condition, filters: Filters, generator: torch.Generator) -> Tensor:
     """Plain sampling from the teacher: tokens (B, L) by multinomial draws."""
-
-    def draw(log_probs: Tensor, positions: slice) -> Tensor:
-        flat = log_probs.flatten(0, 1).exp()
-        return torch.multinomial(flat, 1, generator=generator).view(log_probs.shape[:2])
-
-    return decode(teacher, condition, filters, draw)
+    return decode(teacher, condition, filters, multinomial(generator))
 
 
 def balanced_classes(indices: Tensor, num_classes: int) -> Tensor:

@@ -52,7 +52,7 @@ def test_the_sampler_switches_it_for_its_own_images_only(monkeypatch):
         found.check(sampler)
         found.codes(sampler, torch.arange(3))
     assert seen == [False, True, False]
-    assert sampler_label(QUIRK) == "dd+teacher 0,2 from 1, unmasked prefix"
+    assert sampler_label(QUIRK) == "dd+teacher 0,2 from 1, released prefix"
 
 
 def test_only_var_has_it():

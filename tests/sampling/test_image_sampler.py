@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from dd import config
+from dd.flow.map import Codes
 from dd.models.base import Filters
+from dd.sampling import image_sampler as sampler_module
 from dd.sampling import samplers as sampling
 from dd.sampling.image_sampler import ImageSampler, class_conditions, sampler_label
 from tests.helpers.tiny import CLASSES, tiny_student, tiny_teacher
@@ -58,7 +60,7 @@ def test_scaled_noise(make):
     """A scale is that of the noise and of nothing else, and rows of different scales do not share a beginning."""
     image_sampler, wide = make(), TWO.model_copy(update={"noise_scale": 1.5})
     codes = [image_sampler.codes(sampler, INDICES) for sampler in (TWO, wide)]
-    condition, e = image_sampler.conditions.condition(INDICES), image_sampler._noise(INDICES)
+    condition, e = image_sampler.conditions.condition(INDICES), image_sampler._inputs(INDICES).noise
     for scale, found in zip((1.0, 1.5), codes, strict=True):
         assert torch.equal(
             found, sampling.sample(image_sampler.student, image_sampler.codebook, scale * e, condition, (0, 2))
@@ -82,19 +84,57 @@ def test_timing_shares_nothing(make, monkeypatch):
     for sampler in (TEACHER, ONE):
         image_sampler.codes(sampler, INDICES)
     calls = count_calls(image_sampler, monkeypatch)
-    image_sampler.codes(TWO, INDICES, timed=True)
+    image_sampler.timed(TWO, INDICES)()
     assert calls == ["student"] * 2
-    image_sampler.codes(SKIP, INDICES, timed=True)
+    image_sampler.timed(SKIP, INDICES)()
     assert calls == ["student"] * 2 + ["teacher", "student"]
-    image_sampler.codes(TEACHER, INDICES, timed=True)
+    image_sampler.timed(TEACHER, INDICES)()
     assert calls[4:] == ["teacher"]
 
 
-def test_skip_keeps_the_images_of_the_teachers_row(make):
+@pytest.mark.parametrize("room", [ImageSampler.ROOM, 10])
+def test_skip_keeps_the_images_of_the_teachers_row(make, monkeypatch, room):
+    """Also where there was no room to keep them, and where the teacher has no row: pairs are pairs."""
+    monkeypatch.setattr(ImageSampler, "ROOM", room)
     image_sampler = make()
     whole = image_sampler.codes(TEACHER, INDICES)
     kept = image_sampler.teacher.groups.starts[-2]
-    assert torch.equal(image_sampler.codes(SKIP, INDICES)[:, :kept], whole[:, :kept])
+    for one in (image_sampler, make()):
+        assert torch.equal(one.codes(SKIP, INDICES)[:, :kept], whole[:, :kept])
+    assert torch.equal(image_sampler.codes(SKIP, INDICES), make().codes(SKIP, INDICES))
+
+
+def test_tokens_are_kept_in_two_bytes(make):
+    image_sampler = make()
+    for sampler in (TEACHER, ONE):
+        image_sampler.codes(sampler, INDICES)
+    tokens = len(INDICES) * image_sampler.teacher.groups.length
+    assert [kept.dtype for kept in image_sampler._kept.values()] == [torch.uint16] * 2
+    assert ImageSampler.ROOM - image_sampler._room == 2 * 2 * tokens
+    assert ImageSampler.ROOM > 50_000 * 680 * 2  # the largest protocol, VAR's tokens
+
+
+def test_noise_is_made_once_and_before_the_clock_runs(make, monkeypatch):
+    image_sampler, made = make(), []
+    inner = sampler_module.noise
+    monkeypatch.setattr(sampler_module, "noise", lambda *a: (made.append(1), inner(*a))[1])
+    for sampler in (TEACHER, TWO, INVOLVED, SKIP):
+        made.clear()
+        run = image_sampler.timed(sampler, INDICES)
+        assert len(made) == 1
+        run()
+        image_sampler.codes(sampler, INDICES)
+        assert len(made) == 2, sampler
+
+
+def test_the_codebook_is_prepared_once_a_sampler(make, monkeypatch):
+    image_sampler, prepared = make(), []
+    inner = Codes.prepare
+    monkeypatch.setattr(Codes, "prepare", lambda codes: (prepared.append(1), inner(codes))[1])
+    for indices in (INDICES, INDICES + 5):
+        for sampler in (TEACHER, INVOLVED, SKIP):
+            image_sampler.codes(sampler, indices)
+    assert len(prepared) == 1
 
 
 def test_what_has_no_room_is_made_again(make, monkeypatch):
@@ -131,5 +171,5 @@ def test_passes_are_the_runs_of_a_transformer(family, monkeypatch):
         monkeypatch.setattr(first, "forward", lambda *a, inner=first.forward, **k: (calls.append(1), inner(*a, **k))[1])
     for sampler in (TEACHER, ONE, TWO, INVOLVED, SKIP, config.OneStepSampler(name="onestep*")):
         calls.clear()
-        image_sampler.codes(sampler, INDICES, timed=True)
+        image_sampler.timed(sampler, INDICES)()
         assert len(calls) == image_sampler.passes(sampler), sampler

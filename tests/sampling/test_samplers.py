@@ -17,7 +17,7 @@ from dd.sampling.samplers import (
     sample,
     sample_with_teacher,
 )
-from dd.trajectories.trajectory import trajectory
+from dd.trajectories.trajectory import decode, multinomial, trajectory
 from tests.helpers.tiny import CLASSES, C, V, tiny_pairs, tiny_student, tiny_teacher
 
 FAMILIES = ("llamagen", "var")
@@ -140,21 +140,22 @@ def test_set_prediction_draws_tokens_independently(teacher):
     logits[..., :2] = torch.tensor([0.3, 0.7]).log()
     predictor = Fixed(groups, logits)
     labels = torch.arange(rows) % CLASSES
-    drawn = one_shot(predictor, teacher, labels, Filters(), torch.Generator().manual_seed(0))
+    drawn = one_shot(predictor, teacher, labels, torch.Generator().manual_seed(0))
     tokens = nearest_code(drawn, teacher.codebook).float()
     assert predictor.calls[0][0].abs().sum() == 0
     assert tokens.mean(0).sub(0.7).abs().max() < 0.08
     assert torch.corrcoef(tokens.T).fill_diagonal_(0).abs().max() < 0.2
-    again = one_shot(predictor, teacher, labels, Filters(), torch.Generator().manual_seed(0))
+    again = one_shot(predictor, teacher, labels, torch.Generator().manual_seed(0))
     assert torch.equal(drawn, again)
 
 
 def test_skip_n_starts_with_the_teacher(teacher):
     groups = teacher.groups
     predictor = Fixed(groups, sure_of(torch.full((1, groups.length), 7)))
-    generator = torch.Generator().manual_seed(0)
-    drawn = one_shot(predictor, teacher, LABELS, Filters(top_k=1), generator, teacher_groups=2)
-    start = groups.starts[2]
+    generator, start = torch.Generator().manual_seed(0), groups.starts[2]
+    prefix = decode(teacher, LABELS, Filters(top_k=1), multinomial(generator), stop=2)
+    assert prefix.shape == (B, start)
+    drawn = one_shot(predictor, teacher, LABELS, generator, prefix)
     tokens = nearest_code(drawn, teacher.codebook)
     assert torch.equal(teacher.score(tokens, LABELS, Filters()).argmax(-1)[:, :start], tokens[:, :start])
     assert (tokens[:, start:] == 7).all()
@@ -181,8 +182,8 @@ def test_other_settings_are_checked(teacher):
         sample_with_teacher(student, teacher, noise, LABELS, (0, 2), 2, Filters())
     with pytest.raises(DDError, match=r"steps must hold at least 2 entries where the teacher takes part .* got 0"):
         sample_with_teacher(student, teacher, noise, LABELS, (0,), 0, Filters())
-    with pytest.raises(DDError, match=rf"teacher_groups must lie in 0\.\.{len(groups) - 1}, got {len(groups)}"):
-        one_shot(student, teacher, LABELS, Filters(), torch.Generator(), len(groups))
+    with pytest.raises(DDError, match=rf"prefix: expected whole groups, .* tokens, got {groups.length}; cut it there"):
+        one_shot(student, teacher, LABELS, torch.Generator(), torch.zeros(B, groups.length, dtype=torch.int64))
     with pytest.raises(DDError, match="steps must start at 0"):
         sample(student, teacher.codebook, noise, LABELS, (1,))
     assert not student.calls

@@ -5,9 +5,11 @@ import torch
 from scipy import stats
 
 from dd.errors import DDError
+from dd.flow.map import Codes
 from dd.models.base import Filters
 from dd.trajectories.noise import noise
-from dd.trajectories.trajectory import balanced_classes, sample, trajectory
+from dd.trajectories.trajectory import balanced_classes, decode, mapped, sample, trajectory
+from tests.helpers.paths import ROOT
 from tests.helpers.toy_project import tiny_teacher
 
 FILTERS = {"llamagen": Filters(guidance=1.5, top_k=20), "var": Filters(guidance=1.5, top_k=20, top_p=0.95)}
@@ -72,3 +74,22 @@ def test_wrong_noise_is_refused():
     teacher = tiny_teacher("llamagen")
     with pytest.raises(DDError, match=r"noise must be \(B, 9, 4\) for this teacher, got \(2, 8, 4\)"):
         trajectory(teacher, torch.zeros(2, dtype=torch.long), torch.zeros(2, 8, 4), Filters())
+
+
+def test_decoding_behind_a_prefix_and_up_to_a_group(family):
+    teacher, filters, labels = tiny_teacher(family), FILTERS[family], torch.arange(3)
+    codes, groups = Codes.prepare(teacher.codebook), teacher.groups
+    e = noise(0, torch.arange(3), groups.length, teacher.codebook.shape[1])
+    whole = trajectory(teacher, labels, e, filters, codes=codes).tokens
+    for first, stop in ((0, 2), (1, 2), (1, len(groups)), (2, 2)):
+        begun = whole[:, : groups.starts[first]]
+        drawn = decode(teacher, labels, filters, mapped(e, codes), begun, stop)
+        assert torch.equal(drawn, whole[:, : groups.starts[stop]])
+
+
+def test_one_loop_and_one_multinomial_draw():
+    """Whatever draws tokens group by group calls `decode`; its draws are `multinomial` and `mapped`."""
+    files = {p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8") for p in (ROOT / "dd").rglob("*.py")}
+    found = {text: sorted(name for name in files if text in files[name]) for text in (".advance(", "multinomial(flat")}
+    assert found[".advance("] == ["dd/models/base.py", "dd/trajectories/trajectory.py"]  # an example in a docstring
+    assert found["multinomial(flat"] == ["dd/trajectories/trajectory.py"]
