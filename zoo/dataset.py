@@ -1,4 +1,4 @@
-"""Data set -> zoo/data/<name>/{train,test}: packed uint8 images (dd.datasets.folder).
+"""Data set -> zoo/data/<name>/{train,test}: packed uint8 images (dd.datasets.packed).
 
 Fashion-MNIST (Xiao, Rasul, Vollgraf 2017; MIT licence) comes from a local folder, else from its public address, else
 from Debian's package `dataset-fashion-mnist`, unpacked without root; its four files are pinned by SHA-256.
@@ -6,7 +6,7 @@ from Debian's package `dataset-fashion-mnist`, unpacked without root; its four f
 
 from __future__ import annotations
 
-import hashlib
+import gzip
 import logging
 import os
 import shutil
@@ -17,10 +17,13 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+from torchvision.datasets import FashionMNIST
 
-from dd.datasets.folder import ImageSet, read_folder, read_idx, save_images
+from dd.config import project_root
+from dd.datasets.folder import pack_folder
+from dd.datasets.packed import ImageSet, save_images
 from dd.errors import DDError
-from dd.system.files import publish
+from dd.system.files import publish, sha256_file
 from zoo.settings import HERE, Dataset, load_settings, pick, run_zoo
 
 log = logging.getLogger(__name__)
@@ -52,52 +55,54 @@ def make(settings: Dataset, target: Path) -> dict[str, int]:
     """Write both splits below `target`; returns their sizes. Raises DDError."""
     if settings.source == "fashion-mnist":
         splits = fashion_mnist(settings)
-    else:
-        splits = own_folder(settings)
-    for name, split in splits.items():
-        save_images(target / name, split)
-    return {name: len(split) for name, split in splits.items()}
+        for name, split in splits.items():
+            save_images(target / name, split)
+        return {name: len(split) for name, split in splits.items()}
+    return pack_folder(
+        _expanded(settings.folder or ""),
+        target,
+        settings.image_size,
+        settings.crop,
+        settings.unreadable,
+        _expanded(settings.test_folder) if settings.test_folder else None,
+        settings.test_share,
+    )
 
 
-def own_folder(settings: Dataset) -> dict[str, ImageSet]:
-    """Somebody's class folders, split into train and test."""
-    if settings.folder is None:
-        raise DDError("source: folder needs 'folder', the path of your class folders")
-    read = {"size": settings.image_size, "crop": settings.crop, "on_error": settings.unreadable}
-    train = read_folder(Path(settings.folder).expanduser(), **read)  # type: ignore[arg-type]
-    if settings.test_folder is not None:
-        test = read_folder(Path(settings.test_folder).expanduser(), **read)  # type: ignore[arg-type]
-        if test.classes != train.classes:
-            raise DDError(f"test_folder has classes {list(test.classes)}, expected {list(train.classes)}")
-        return {"train": train, "test": test}
-    held_out = np.zeros(len(train), dtype=bool)
-    for label, name in enumerate(train.classes):
-        (rows,) = np.nonzero(train.labels == label)
-        share = max(1, round(settings.test_share * len(rows)))
-        if share >= len(rows):
-            raise DDError(f"class '{name}' has {len(rows)} image(s); expected at least 2, to hold one out for testing")
-        held_out[np.random.default_rng(label).permutation(rows)[:share]] = True
-    return {
-        "train": ImageSet(train.images[~held_out], train.labels[~held_out], train.classes),
-        "test": ImageSet(train.images[held_out], train.labels[held_out], train.classes),
-    }
+def _expanded(folder: str) -> Path:
+    return project_root() / Path(folder).expanduser()
 
 
 def fashion_mnist(settings: Dataset) -> dict[str, ImageSet]:
     """Fashion-MNIST from the first source that has it, checked."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = _fashion_folder(settings.folder, Path(scratch))
+        raw = Path(scratch) / "FashionMNIST" / "raw"  # where torchvision looks for the unpacked files
+        raw.mkdir(parents=True)
         for name, expected in FASHION_FILES.items():
-            got = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            got = sha256_file(folder / name)
             if got != expected:
                 raise DDError(
                     f"{folder / name}: expected SHA-256 {expected[:12]}..., got {got[:12]}...; fetch it again"
                 )
-        names = list(FASHION_FILES)
+            (raw / name.removesuffix(".gz")).write_bytes(gzip.decompress((folder / name).read_bytes()))
+        opened = {"train": FashionMNIST(scratch, train=True), "test": FashionMNIST(scratch, train=False)}
         return {
-            "train": read_idx(folder / names[0], folder / names[1], settings.image_size, FASHION_CLASSES),
-            "test": read_idx(folder / names[2], folder / names[3], settings.image_size, FASHION_CLASSES),
+            name: on_black_squares(split.data.numpy(), split.targets.numpy(), settings.image_size)
+            for name, split in opened.items()
         }
+
+
+def on_black_squares(pictures: np.ndarray, labels: np.ndarray, size: int) -> ImageSet:
+    """Grey pictures (N, H, W) uint8 in the middle of black squares of `size` pixels, in three equal channels."""
+    rows, columns = pictures.shape[1:]
+    if max(rows, columns) > size:
+        raise DDError(
+            f"Fashion-MNIST has pictures of {rows} x {columns}; expected image_size at least that, got {size}"
+        )
+    top, left = (size - rows) // 2, (size - columns) // 2
+    padded = np.pad(pictures, ((0, 0), (top, size - rows - top), (left, size - columns - left)))
+    return ImageSet(np.repeat(padded[..., None], 3, axis=-1), labels.astype(np.int64), FASHION_CLASSES)
 
 
 def _fashion_folder(given: str | None, scratch: Path) -> Path:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dd.datasets.folder import ImageSet, load_images
+from dd.datasets.packed import ImageSet, load_images
 from dd.datasets.scenes import HEADS, REGIONS
 from dd.evaluation.scene_reader import all_right
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dd.datasets.folder import ImageSet, load_images
+from dd.datasets.packed import ImageSet, load_images
 from dd.metrics.extractors import ClassifierExtractor
 from dd.metrics.references import build_reference
 from dd.system.files import atomic_path

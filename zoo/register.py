@@ -13,7 +13,7 @@ from dd.checkpoints import zoo
 from dd.checkpoints.safe import read_metadata
 from dd.checkpoints.students import read_student_info
 from dd.config import project_root
-from dd.datasets.folder import load_images
+from dd.datasets.packed import load_images
 from dd.errors import DDError
 from dd.system.files import atomic_path
 from zoo.settings import HERE, TeacherSettings, Zoo, load_settings, run_zoo

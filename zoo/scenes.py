@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 
 from dd.datasets import scenes
-from dd.datasets.folder import ImageSet, load_images, save_images
+from dd.datasets.packed import ImageSet, load_images, save_images
 from dd.datasets.scene_images import SIZE, render
 from dd.metrics.classifier import SmallClassifier
 from dd.system.files import atomic_path, publish

@@ -25,6 +25,12 @@ class Dataset(Section):
     crop: bool = True
     unreadable: Literal["refuse", "skip"] = "refuse"
 
+    @model_validator(mode="after")
+    def _check(self) -> Dataset:
+        if self.source == "folder" and self.folder is None:
+            raise ValueError("source 'folder' needs 'folder', the path of your class folders")
+        return self
+
 
 class SceneSettings(Section):
     """Captioned scenes from the photographs of a data set of single items (Fashion-MNIST)."""

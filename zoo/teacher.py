@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dd.checkpoints.safe import load_tensors, save_tensors
-from dd.datasets.folder import ImageSet, load_images
+from dd.datasets.packed import ImageSet, load_images
 from dd.models.base import Condition, Teacher, Tokenizer
 from dd.models.precision import autocast
 from dd.models.registry import build_teacher

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dd.checkpoints.safe import save_tensors
-from dd.datasets.folder import ImageSet, load_images
+from dd.datasets.packed import ImageSet, load_images
 from dd.errors import DDError
 from dd.metrics.classifier import SmallClassifier
 from dd.models.base import Tokenizer
