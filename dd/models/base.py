@@ -109,6 +109,14 @@ class Tokenizer(nn.Module, ABC):
     def decode(self, codes: Tensor) -> Tensor:
         """Code vectors (B, L, C), quantised or not, to images (B, 3, H, W) in about [-1, 1]."""
 
+    def check_images(self, images: Tensor) -> None:
+        """Refuse images of another shape than (B, 3, image_size, image_size)."""
+        if images.shape[1:] != (3, self.image_size, self.image_size):
+            raise DDError(
+                f"tokenizer: expected images (B, 3, {self.image_size}, {self.image_size}), got {tuple(images.shape)}; "
+                "resize them first"
+            )
+
 
 class Teacher(nn.Module, ABC):
     """An autoregressive image model together with its tokenizer.
@@ -205,4 +213,14 @@ def check_classes(labels: Tensor, classes: int) -> None:
         raise DDError(
             f"classes: expected indices 0..{classes - 1} ({classes} for none), got {int(labels.min())}.."
             f"{int(labels.max())}; check the labels or the teacher"
+        )
+
+
+def check_pair(tokenizer: Tokenizer, vocab_size: int, block_size: int) -> None:
+    """Refuse a transformer of another number of codes or tokens than its tokenizer's."""
+    codes, tokens = len(tokenizer.codebook), tokenizer.groups.length
+    if (codes, tokens) != (vocab_size, block_size):
+        raise DDError(
+            f"teacher: expected a transformer of {codes} codes and {tokens} tokens (the tokenizer's), "
+            f"got {vocab_size} codes and {block_size} tokens; pair it with its own tokenizer"
         )

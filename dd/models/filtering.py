@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dd.errors import DDError
+from dd.models.base import Filters
 
 REMOVED = float("-inf")
 
@@ -26,6 +27,12 @@ def keep_top_p_descending(logits: Tensor, p: float) -> Tensor:
     beyond = ordered.softmax(-1).cumsum(-1) > p
     drop = torch.cat([torch.zeros_like(beyond[..., :1]), beyond[..., :-1]], -1)
     return logits.masked_fill(torch.zeros_like(drop).scatter(-1, index, drop), REMOVED)
+
+
+def keep_likely(logits: Tensor, filters: Filters) -> Tensor:
+    """Temperature, then top-k (clamped to V, ties kept), then top-p descending: LlamaGen's order, and transformers'."""
+    logits = logits / max(filters.temperature, 1e-5)
+    return keep_top_p_descending(keep_top_k(logits, min(filters.top_k, logits.shape[-1])), filters.top_p)
 
 
 def keep_top_p_ascending(logits: Tensor, p: float) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from dd.config import StudentOptions
@@ -76,3 +77,16 @@ def copy_blocks(source: nn.ModuleList, target: nn.ModuleList) -> None:
         raise DDError(f"initialise_from: expected at most the teacher's {deep} layers, got {shallow}; use fewer")
     for i, block in enumerate(target):
         copy_weights(source[round(i * (deep - 1) / max(shallow - 1, 1))], block, ("",))
+
+
+def fit_affine(inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """The least-squares weight (D, C) and bias (D,) that take inputs (V, C) to outputs (V, D)."""
+    rows = torch.cat([inputs, torch.ones_like(inputs[:, :1])], 1).double().cpu()
+    solution = torch.linalg.lstsq(rows, outputs.double().cpu()).solution.to(outputs)  # (C + 1, D)
+    return solution[:-1].t(), solution[-1]
+
+
+def mean_row(rows: Tensor, mask: Tensor) -> Tensor:
+    """(B, 1, D): the mean of a caption's rows (B, T, D) where its mask (B, T) is set."""
+    weight = mask[..., None].to(rows.dtype)
+    return (rows * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)

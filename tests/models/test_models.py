@@ -261,7 +261,7 @@ def test_bad_settings_are_explained():
         teacher.start(labels, Filters(), torch.zeros(B, 2, dtype=torch.int64))
     with pytest.raises(DDError, match=r"classes: expected indices 0\.\.6 \(7 for none\), got 0\.\.9"):
         teacher.start(torch.tensor([0, 9]), Filters())
-    with pytest.raises(DDError, match="family: expected one of llamagen, var, got 'mar'"):
+    with pytest.raises(DDError, match="family: expected one of janus, llamagen, var, got 'mar'"):
         build_tokenizer("mar", {})
     with pytest.raises(DDError, match=r"VQConfig: expected the settings codebook_size, .*depth"):
         build_tokenizer("llamagen", {"depth": 3})

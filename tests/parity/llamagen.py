@@ -12,8 +12,9 @@ from torch import Tensor
 
 from dd.models.base import Filters
 from dd.models.codebook import nearest_code
+from dd.models.filtering import keep_likely
 from dd.models.llamagen.student import DDGPTConfig, DDLlamaGen
-from dd.models.llamagen.teacher import GPT, LlamaGenTeacher, llamagen_filter
+from dd.models.llamagen.teacher import GPT, LlamaGenTeacher
 from dd.models.llamagen.tokenizer import VQConfig, VQTokenizer
 from dd.models.llamagen.transformer import GPTConfig, rope_table, visible_keys
 from dd.sampling.samplers import final_codes, final_predict, perturb, sample
@@ -120,9 +121,9 @@ def class_teacher(fixture: Fixture) -> Outputs:
         elif name.startswith("greedy.cfg"):
             yield from zip((name, "greedy.margin"), greedy(teacher, labels, named_filters(name)), strict=True)
         elif name.startswith("filter."):
-            yield name, llamagen_filter(given["filter_logits"], named_filters(name))
+            yield name, keep_likely(given["filter_logits"], named_filters(name))
         elif name.startswith("probs."):
-            yield name, llamagen_filter(given["filter_logits"], named_filters(name)).softmax(-1)
+            yield name, keep_likely(given["filter_logits"], named_filters(name)).softmax(-1)
 
 
 def caption_teacher(fixture: Fixture) -> Outputs:

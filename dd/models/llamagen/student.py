@@ -17,7 +17,7 @@ from dd.models.codebook import nearest_code
 from dd.models.heads import ContinuousHead
 from dd.models.llamagen.teacher import LlamaGenTeacher
 from dd.models.llamagen.transformer import CaptionEmbedder, GPTConfig, Trunk
-from dd.models.student import OptionalTerms, copy_blocks, copy_weights
+from dd.models.student import OptionalTerms, copy_blocks, copy_weights, fit_affine, mean_row
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,7 @@ class DDLlamaGen(Trunk, OptionalTerms):
         """(B, 1, D): the class embedding, or the mean over a caption's rows."""
         if not isinstance(self.cls_embedding, CaptionEmbedder):
             return rows
-        weight = condition.mask[..., None].to(rows.dtype)
-        return (rows * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
+        return mean_row(rows, condition.mask)
 
     def init_weights(self) -> None:
         super().init_weights()
@@ -130,10 +129,3 @@ class DDLlamaGen(Trunk, OptionalTerms):
             self.known_codes.copy_(codebook)
             copy_weights(source.tok_embeddings, self.code_embeddings, ("weight",))
         self.init_terms(codebook)
-
-
-def fit_affine(inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """The least-squares weight (D, C) and bias (D,) that take inputs (V, C) to outputs (V, D)."""
-    rows = torch.cat([inputs, torch.ones_like(inputs[:, :1])], 1).double().cpu()
-    solution = torch.linalg.lstsq(rows, outputs.double().cpu()).solution.to(outputs)  # (C + 1, D)
-    return solution[:-1].t(), solution[-1]

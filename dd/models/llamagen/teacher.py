@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from dd.errors import DDError
-from dd.models.base import Condition, Filters, Teacher, check_classes
+from dd.models.base import Condition, Filters, Teacher, check_classes, check_pair
 from dd.models.cache import KVCache, make_caches
-from dd.models.filtering import keep_top_k, keep_top_p_descending
+from dd.models.filtering import keep_likely
 from dd.models.llamagen.tokenizer import VQTokenizer
 from dd.models.llamagen.transformer import GPTConfig, LabelEmbedder, Trunk
 
@@ -25,12 +25,6 @@ class GPT(Trunk):
     def embed(self, tokens: Tensor, condition: Condition) -> Tensor:
         """Conditioning rows and the embedded tokens (B, n): (B, T + n, D)."""
         return torch.cat([self.cls_embedding(condition), self.tok_embeddings(tokens)], 1)
-
-
-def llamagen_filter(logits: Tensor, filters: Filters) -> Tensor:
-    """Temperature, then top-k (clamped to V, ties kept), then top-p (the crossing code is kept)."""
-    logits = logits / max(filters.temperature, 1e-5)
-    return keep_top_p_descending(keep_top_k(logits, min(filters.top_k, logits.shape[-1])), filters.top_p)
 
 
 def guided_tokens(filters: Filters, length: int) -> int:
@@ -64,13 +58,7 @@ class LlamaGenTeacher(Teacher):
 
     def __init__(self, transformer: GPT, tokenizer: VQTokenizer) -> None:
         super().__init__()
-        expected = (tokenizer.config.codebook_size, tokenizer.groups.length)
-        got = (transformer.config.vocab_size, transformer.config.block_size)
-        if expected != got:
-            raise DDError(
-                f"teacher: expected a transformer of {expected[0]} codes and {expected[1]} tokens (the tokenizer's), "
-                f"got {got[0]} codes and {got[1]} tokens; pair it with its own tokenizer"
-            )
+        check_pair(tokenizer, transformer.config.vocab_size, transformer.config.block_size)
         self.transformer = transformer
         self.tokenizer = tokenizer
 
@@ -93,7 +81,7 @@ class LlamaGenTeacher(Teacher):
             null = self.logits(tokens[:, :guided], self.unconditional(condition))
             leading = null + filters.guidance * (logits[:, :guided] - null)
             logits = torch.cat([leading, logits[:, guided:]], 1)
-        return llamagen_filter(logits, filters).log_softmax(-1)
+        return keep_likely(logits, filters).log_softmax(-1)
 
     def start(self, condition: Condition, filters: Filters, prefix: Tensor | None = None) -> DecodingState:
         config, transformer = self.transformer.config, self.transformer
@@ -124,7 +112,7 @@ class LlamaGenTeacher(Teacher):
 
     def log_probs(self, state: DecodingState) -> Tensor:
         if state.log_probs is None:
-            state.log_probs = llamagen_filter(self.guided_logits(state), state.filters).log_softmax(-1)
+            state.log_probs = keep_likely(self.guided_logits(state), state.filters).log_softmax(-1)
         return state.log_probs
 
     def _run(self, state: DecodingState) -> Tensor:

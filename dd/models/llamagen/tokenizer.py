@@ -220,11 +220,7 @@ class VQTokenizer(Tokenizer):
 
     def encode_continuous(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] to latents (B, C, h, w) before quantisation, not normalised."""
-        if images.shape[1:] != (3, self.image_size, self.image_size):
-            raise DDError(
-                f"tokenizer: expected images (B, 3, {self.image_size}, {self.image_size}), got {tuple(images.shape)}; "
-                "resize them first"
-            )
+        self.check_images(images)
         z = self.quant_conv(self.encoder(images))
         return z if self.shortcut is None else z + self.shortcut.encode(images)
 

@@ -266,11 +266,7 @@ class MultiScaleTokenizer(Tokenizer):
 
     def encode_continuous(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] to the feature map f (B, C, h, w) before quantisation."""
-        if images.shape[1:] != (3, self.image_size, self.image_size):
-            raise DDError(
-                f"tokenizer: expected images (B, 3, {self.image_size}, {self.image_size}), got {tuple(images.shape)}; "
-                "resize them first"
-            )
+        self.check_images(images)
         return self.quant_conv(self.encoder(images))
 
     def encode(self, images: Tensor) -> Tensor:

@@ -1,0 +1,279 @@
+"""Janus against transformers' own generation, with random weights of tiny sizes: tokens, logits, images."""
+
+import pytest
+import torch
+
+from dd.errors import DDError
+from dd.models.base import Filters
+from dd.models.janus.student import JanusStudent, JanusStudentConfig
+from dd.models.janus.teacher import JanusTeacher
+from dd.models.janus.tokenizer import JanusTokenizer, JanusVQConfig
+from dd.models.janus.transformer import JanusConfig, Transformer
+from dd.text.conditions import Captions
+from dd.trajectories.trajectory import decode
+
+transformers = pytest.importorskip("transformers", reason='the extra "t2i" is not installed')
+
+V, C, SIDE, T = 48, 4, 4, 9
+BOS, BOI, PAD = 1, 2, 3
+SIZES = {"dim": 32, "n_layer": 2, "n_head": 4, "ffn_dim": 48, "text_vocab": 60, "vocab_size": V, "codebook_dim": C}
+SIZES |= {"block_size": SIDE**2, "cls_token_num": T, "bos": BOS, "boi": BOI, "pad": PAD}
+CODES = {"codebook_size": V, "codebook_dim": C, "z_channels": 32, "ch": 32, "ch_mult": (1, 2), "num_res_blocks": 1}
+CODES |= {"latent": SIDE}
+LENGTHS = (9, 3, 6)  # tokens of the prompts
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """transformers' whole model, vision tower and all."""
+    config = transformers.JanusConfig(
+        text_config=transformers.LlamaConfig(
+            vocab_size=60,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=64,
+            rms_norm_eps=1e-6,
+            pad_token_id=PAD,
+            bos_token_id=BOS,
+        ),
+        vision_config=transformers.JanusVisionConfig(
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=2 * SIDE,
+            patch_size=2,
+            projection_dim=32,
+            num_image_tokens=SIDE**2,
+        ),
+        vq_config=transformers.models.janus.configuration_janus.JanusVQVAEConfig(
+            embed_dim=C,
+            num_embeddings=V,
+            latent_channels=32,
+            base_channels=32,
+            channel_multiplier=[1, 2],
+            num_res_blocks=1,
+            projection_dim=32,
+            image_token_embed_dim=32,
+        ),
+    )
+    torch.manual_seed(0)
+    model = transformers.JanusForConditionalGeneration(config).eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1 and "vqmodel" not in name:
+            parameter.normal_(std=0.3)
+    model.generation_config.generation_kwargs = {"boi_token_id": BOI}
+    return model
+
+
+@pytest.fixture(scope="module")
+def teacher(theirs):
+    """Ours, with the same weights under the same names."""
+    ours = JanusTeacher(Transformer(JanusConfig(**SIZES)), JanusTokenizer(JanusVQConfig(**CODES)))
+    state = {name.removeprefix("model."): tensor for name, tensor in theirs.state_dict().items()}
+    ours.tokenizer.load_state_dict(
+        {name.removeprefix("vqmodel."): tensor for name, tensor in state.items() if name.startswith("vqmodel.")}
+    )
+    unread = ("vqmodel.", "vision_model.", "aligner.", "lm_head.")
+    ours.transformer.load_state_dict({n: tensor for n, tensor in state.items() if not n.startswith(unread)})
+    return ours.eval().requires_grad_(False)
+
+
+def prompts(lengths=LENGTHS, rows=T) -> Captions:
+    """Left-padded random prompts that begin with BOS and end with BOI, as the processor makes them."""
+    generator = torch.Generator().manual_seed(5)
+    states, mask = torch.full((len(lengths), rows, 1), PAD), torch.zeros(len(lengths), rows, dtype=torch.bool)
+    for row, length in enumerate(lengths):
+        words = torch.randint(4, 60, (length - 2,), generator=generator)
+        states[row, -length:, 0] = torch.cat([torch.tensor([BOS]), words, torch.tensor([BOI])])
+        mask[row, -length:] = True
+    return Captions(states, mask)
+
+
+def greedy(teacher, condition, filters):
+    return decode(teacher, condition, filters, lambda log_probs, positions: log_probs.argmax(-1))
+
+
+def generate(theirs, condition, guidance=5.0):
+    return theirs.generate(
+        condition.states[..., 0],
+        attention_mask=condition.mask.long(),
+        generation_mode="image",
+        do_sample=False,
+        guidance_scale=guidance,
+        bos_token_id=BOS,
+        pad_token_id=PAD,
+        use_cache=True,
+    )
+
+
+@pytest.mark.parametrize("guidance", [1.5, 5.0])
+def test_greedy_tokens_are_those_of_transformers(theirs, teacher, guidance):
+    condition = prompts()
+    expected = generate(theirs, condition, guidance)
+    found = greedy(teacher, condition, Filters(guidance=guidance))
+    assert torch.equal(found, expected)
+    assert len(torch.unique(expected)) > 8  # a constant would be no evidence
+    assert len({tuple(row.tolist()) for row in expected}) == len(LENGTHS)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 5.0])
+def test_logits_are_those_of_transformers(theirs, teacher, guidance):
+    """Its language model, head and guidance over the whole sequence at once, without a cache."""
+    condition = prompts()
+    tokens = torch.randint(V, (len(LENGTHS), SIDE**2), generator=torch.Generator().manual_seed(1))
+    ids, visible = condition.states[..., 0], torch.nn.functional.pad(condition.mask.long(), (0, SIDE**2 - 1), value=1)
+    null = torch.where((ids == BOS) | (ids == BOI), ids, PAD)
+    images = theirs.prepare_embeddings_for_image_generation(tokens[:, :-1])
+
+    def run(prompt):
+        rows = torch.cat([theirs.get_input_embeddings()(prompt), images], 1)
+        hidden = theirs.model.language_model(inputs_embeds=rows, attention_mask=visible).last_hidden_state
+        return theirs.model.generation_head(hidden[:, T - 1 :])
+
+    expected = run(ids)
+    torch.testing.assert_close(teacher.logits(tokens, condition), expected, atol=2e-4, rtol=0)
+    if guidance > 1:
+        expected = run(null) + guidance * (expected - run(null))
+    assert expected.std() > 0.1
+    found = teacher.score(tokens, condition, Filters(guidance=guidance))
+    torch.testing.assert_close(found, expected.log_softmax(-1), atol=2e-4, rtol=0)
+    torch.testing.assert_close(stepwise(teacher, condition, tokens, guidance), found, atol=2e-4, rtol=0)
+
+
+def stepwise(teacher, condition, tokens, guidance=5.0, prefix=0, **filters):
+    state = teacher.start(condition, Filters(guidance=guidance, **filters), tokens[:, :prefix])
+    parts = []
+    for position in range(prefix, tokens.shape[1]):
+        parts.append(teacher.log_probs(state))
+        teacher.advance(state, tokens[:, position : position + 1])
+    return torch.cat(parts, 1)
+
+
+def test_images_are_those_of_transformers(theirs, teacher):
+    tokens = torch.randint(V, (2, SIDE**2), generator=torch.Generator().manual_seed(2))
+    expected = theirs.decode_image_tokens(tokens).permute(0, 3, 1, 2)
+    assert torch.equal(teacher.decode(teacher.codebook[tokens]), expected)
+    assert expected.shape == (2, 3, teacher.tokenizer.image_size, teacher.tokenizer.image_size)
+    assert expected.std() > 0.01
+
+
+@pytest.mark.parametrize("row", range(len(LENGTHS)))
+def test_a_prompt_alone_gives_what_it_gives_in_a_batch(theirs, teacher, row):
+    """Also without any padding, as a single prompt comes out of the processor."""
+    together, filters = greedy(teacher, prompts(), Filters(guidance=5.0)), Filters(guidance=5.0)
+    alone = prompts()[row : row + 1]
+    assert torch.equal(greedy(teacher, alone, filters), together[row : row + 1])
+    short = Captions(alone.states[:, -LENGTHS[row] :], alone.mask[:, -LENGTHS[row] :])
+    assert torch.equal(greedy(teacher, short, filters), together[row : row + 1])
+    assert torch.equal(generate(theirs, short), together[row : row + 1])
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 7])
+def test_a_prefix_is_taken_in_at_once(teacher, prefix):
+    tokens = torch.randint(V, (len(LENGTHS), SIDE**2), generator=torch.Generator().manual_seed(3))
+    more = {"top_k": 20, "top_p": 0.9, "temperature": 0.8}
+    found = stepwise(teacher, prompts(), tokens, prefix=prefix, **more)
+    expected = teacher.score(tokens, prompts(), Filters(guidance=5.0, **more))
+    torch.testing.assert_close(found, expected[:, prefix:], atol=2e-4, rtol=1e-4)
+    assert 1 <= (found > -torch.inf).sum(-1).max() <= 20
+
+
+def test_encoding_finds_the_codes_of_a_map(teacher, monkeypatch):
+    """Latents of any length are compared on the unit sphere, as Janus's tokenizer was trained."""
+    tokens = torch.randint(V, (2, SIDE**2), generator=torch.Generator().manual_seed(4))
+    latents = 3.7 * teacher.codebook[tokens].transpose(1, 2).unflatten(2, (SIDE, SIDE))
+    monkeypatch.setattr(teacher.tokenizer.quant_conv, "forward", lambda x: latents)
+    size = teacher.tokenizer.image_size
+    assert torch.equal(teacher.tokenizer.encode(torch.zeros(2, 3, size, size)), tokens)
+    with pytest.raises(DDError, match=rf"expected images \(B, 3, {size}, {size}\), got \(2, 3, 4, 4\); resize"):
+        teacher.tokenizer.encode(torch.zeros(2, 3, 4, 4))
+
+
+def make_student(teacher, **options):
+    torch.manual_seed(1)
+    student = JanusStudent(JanusStudentConfig(**SIZES, **options))
+    student.initialise_from(teacher)
+    return student
+
+
+OPTIONS = {
+    "plain": {},
+    "teacher_input": {"teacher_input": True},
+    "all": {"teacher_input": True, "noise_logits": True, "flow_steps": 3, "refinements": 2},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_student_learns_from_padded_prompts(teacher, options):
+    student, condition = make_student(teacher, **options), prompts()
+    x = torch.randn(len(LENGTHS), SIDE**2, C, generator=torch.Generator().manual_seed(6))
+    output = student(x, torch.tensor([0, 5, 16]), condition)
+    assert output.logits.shape == (3, SIDE**2, V)
+    assert output.codes.shape == (3, SIDE**2, C)
+    (output.logits.square().mean() + output.codes.square().mean()).backward()
+    learning = {name: p for name, p in student.named_parameters() if p.requires_grad}
+    assert "language_model.embed_tokens.weight" not in learning
+    for name, parameter in learning.items():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@torch.no_grad()
+def test_student_rows_depend_on_themselves_alone(teacher, options):
+    student, condition = make_student(teacher, **options), prompts()
+    x = torch.randn(len(LENGTHS), SIDE**2, C, generator=torch.Generator().manual_seed(7))
+    finished = torch.tensor([0, 5, 16])
+    together = student(x, finished, condition)
+    for row in range(len(LENGTHS)):
+        alone = student(x[row : row + 1], finished[row : row + 1], condition[row : row + 1])
+        torch.testing.assert_close(alone.logits[0], together.logits[row], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(alone.codes[0], together.codes[row], atol=1e-5, rtol=1e-4)
+    assert not torch.equal(student(x, finished * 0, condition).logits, together.logits)
+
+
+@torch.no_grad()
+def test_student_with_the_teachers_input_starts_as_the_teacher(teacher):
+    """With every code known it reads what the teacher reads, so its logits are the teacher's."""
+    student, condition = make_student(teacher, teacher_input=True), prompts()
+    tokens = torch.randint(V, (len(LENGTHS), SIDE**2), generator=torch.Generator().manual_seed(8))
+    finished = torch.full((len(LENGTHS),), SIDE**2)
+    found = student(teacher.codebook[tokens], finished, condition).logits
+    torch.testing.assert_close(found, teacher.logits(tokens, condition), atol=1e-5, rtol=1e-4)
+
+
+def test_shallower_student_takes_evenly_spaced_layers(teacher):
+    torch.manual_seed(1)
+    student = JanusStudent(JanusStudentConfig(**SIZES | {"n_layer": 1}))
+    student.initialise_from(teacher)
+    ours, theirs = student.language_model.layers[0], teacher.transformer.language_model.layers[0]
+    assert torch.equal(ours.mlp.up_proj.weight, theirs.mlp.up_proj.weight)
+
+
+def test_images_pass_gradients_to_codes(teacher):
+    """What the perceptual term needs: transformers' decoder multiplies in place."""
+    codes = teacher.codebook[torch.arange(SIDE**2) % V][None].double().requires_grad_()
+    tokenizer = JanusTokenizer(JanusVQConfig(**CODES)).double()
+    direction = torch.randn_like(codes)
+    tokenizer.decode(codes).square().mean().backward()
+    step = 1e-6
+    with torch.no_grad():
+        up, down = (tokenizer.decode(codes + sign * step * direction).square().mean() for sign in (1, -1))
+    torch.testing.assert_close((codes.grad * direction).sum(), (up - down) / (2 * step), rtol=1e-4, atol=1e-9)
+
+
+def test_refusals(teacher):
+    with pytest.raises(DDError, match=r"guidance_tokens: Janus guides every token \(-1\), got 3; leave it out"):
+        teacher.start(prompts(), Filters(guidance=5.0, guidance_tokens=3))
+    with pytest.raises(DDError, match="prefix: expected at most 16 tokens, got 17; shorten it"):
+        teacher.start(prompts(), Filters(), torch.zeros(3, 17, dtype=torch.int64))
+    with pytest.raises(DDError, match="refinements need teacher_input"):
+        JanusStudentConfig(refinements=2)
+    with pytest.raises(DDError, match=r"a transformer of 48 codes and 16 tokens .* got 20 codes and 9 tokens"):
+        JanusTeacher(Transformer(JanusConfig(**SIZES | {"vocab_size": 20, "block_size": 9})), teacher.tokenizer)
+    state = teacher.start(prompts(), Filters(), torch.zeros(3, 15, dtype=torch.int64))
+    teacher.advance(state, torch.zeros(3, 1, dtype=torch.int64))
+    with pytest.raises(DDError, match="all 16 tokens are drawn; start a new state for more images"):
+        teacher.log_probs(state)
