@@ -179,7 +179,7 @@ def measure(plan: Plan, teacher: Teacher, student: Student, filters: Filters) ->
 
 
 def conditions(teacher: Teacher, batch: int) -> Condition:
-    """Classes, or for a text-to-image teacher random caption states (their encoder is not timed)."""
+    """Classes, or for a text-to-image teacher random caption states or text ids (their encoder is not timed)."""
     import torch
 
     from dd.text.conditions import Captions
@@ -188,7 +188,8 @@ def conditions(teacher: Teacher, batch: int) -> Condition:
     sizes: Any = teacher.get_submodule("transformer").config
     if getattr(sizes, "model_type", "c2i") == "c2i":
         return torch.arange(batch, device=device) % sizes.num_classes
-    states = torch.randn(batch, sizes.cls_token_num, sizes.caption_dim, device=device)
+    shape, ids = (batch, sizes.cls_token_num, sizes.caption_dim), getattr(sizes, "text_vocab", 0)
+    states = torch.randint(ids, shape, device=device) if ids else torch.randn(shape, device=device)
     return Captions(states, torch.ones(batch, sizes.cls_token_num, dtype=torch.bool, device=device))
 
 

@@ -128,7 +128,9 @@ def tokenizer_config(teacher: zoo.Entry) -> dict[str, Any]:
 def read_weights(entry: zoo.Entry, path: Path) -> dict[str, Tensor]:
     """The tensors of an entry's file; a file nested otherwise is named with the entry that would fit."""
     try:
-        return clean(load_tensors(path, entry.nesting))
+        files = zoo.shards(entry.file, path) or [path]
+        tensors = {name: t for file in files for name, t in load_tensors(file, entry.nesting).items()}
+        return _own_part(entry, clean(tensors))
     except DDError as error:
         for other in dict.fromkeys(e.nesting for e in zoo.entries().values() if e.nesting != entry.nesting):
             try:
@@ -139,6 +141,12 @@ def read_weights(entry: zoo.Entry, path: Path) -> dict[str, Tensor]:
                 message = str(error).split(": name the entry")[0]
                 raise DDError(f"{message}: it fits the entry {' or '.join(names)}, not '{entry.name}'") from None
         raise
+
+
+def _own_part(entry: zoo.Entry, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What belongs to an entry of a file that holds a whole model; all of a file that holds nothing else."""
+    below = {n.removeprefix(entry.prefix): t for n, t in tensors.items() if n.startswith(entry.prefix)}
+    return {name: tensor for name, tensor in below.items() if not name.startswith(entry.leave)} or tensors
 
 
 # --------------------------------------------------------------------------------------------------------------- hashes

@@ -7,8 +7,9 @@ tokenizer's entry, a student its teacher's. This module needs no torch; `dd.chec
 
 from __future__ import annotations
 
+import json
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import yaml
@@ -66,6 +67,8 @@ class Entry(Section):
     family: Family | None = None
     about: str = ""
     nesting: tuple[str, ...] = ("",)
+    prefix: str = Field(default="", description="of its tensors' names in a file that holds other things too")
+    leave: tuple[str, ...] = Field(default=(), description="parts below the prefix that are not its own")
     config: dict[str, Any] | None = None
     tokenizer: str | None = Field(default=None, description="teacher: entry of its tokenizer")
     tokenizer_config: dict[str, Any] = Field(
@@ -171,7 +174,8 @@ def fetch(name: str) -> list[Path]:
     """Verified local files of an entry, and of the tokenizer or teacher that it needs; downloads what is missing."""
     found = entry(name)
     needed = [n for n in (found.tokenizer, found.teacher) if n]
-    return [local(file) for file in found.files()] + [path for n in needed for path in fetch(n)]
+    own = [path for file in found.files() for path in (local(file), *shards(file, local(file)))]
+    return own + [path for n in needed for path in fetch(n)]
 
 
 def verify(name: str) -> list[Path]:
@@ -194,6 +198,24 @@ def local(file: FileInfo) -> Path:
             "restore it from git, or register what you trained"
         )
     return path
+
+
+def shards(file: FileInfo, index: Path) -> list[Path]:
+    """The files that an index of shards (`*.safetensors.index.json`) names, beside it or fetched; none for other files.
+
+    Raises DDError for an index that is none, or that names files elsewhere.
+    """
+    if not index.name.endswith(".index.json"):
+        return []
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        if not names or any(Path(name).name != name for name in names):
+            raise ValueError("expected plain names of files in its weight_map")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DDError(f"{index} is no index of shards ({error}): fetch it again") from None
+    here = {name: index.with_name(name) for name in names}
+    others = {name: file.model_copy(update={"path": str(PurePosixPath(file.path).with_name(name))}) for name in names}
+    return [path if path.is_file() else local(others[name]) for name, path in here.items()]
 
 
 def weights_path(entry: Entry, own: str | os.PathLike[str] | None, role: str) -> Path:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 log = logging.getLogger(__name__)
+IN_BF16 = ("blocks", "layers", "layerwise_n_d_embed", "output", "generation_head", "generation_aligner")
 Precision = Literal["bf16", "fp32", "auto"]
 
 
@@ -50,12 +51,12 @@ def autocast(precision: Precision, device: str = "cpu") -> AbstractContextManage
 
 
 def store_in_bf16(model: nn.Module) -> None:
-    """Keep the matrices that autocast runs in bfloat16 (blocks, LlamaGen's output layer) in it, for decoding.
+    """Keep the matrices that autocast runs in bfloat16 (blocks, output layers) in it, for decoding.
 
     Autocast would convert frozen float32 matrices again in every step. Everything that is float32 officially
     (embeddings, VAR's head, tokenizer) stays so.
     """
     for name, module in model.named_modules():
-        inside = any(part in ("blocks", "layers", "layerwise_n_d_embed", "output") for part in name.split("."))
+        inside = any(part in IN_BF16 for part in name.split("."))
         if inside and isinstance(module, nn.Linear) and not name.startswith("tokenizer."):
             module.to(torch.bfloat16)

@@ -1,8 +1,8 @@
 """Caption files, and their encoded states: computed once, kept as Parquet shards, read row by row.
 
-A caption file is .txt (one a line), .csv or .parquet (column `caption`). States are float16 and only as long as the
-caption; equal captions are encoded once. The cache's name is a fingerprint of captions, encoder and length, and a
-killed run goes on where it stopped.
+A caption file is .txt (one a line), .csv or .parquet (column `caption`). States are float16 (ids, where the teacher
+reads the text itself, int32) and only as long as the caption; equal captions are encoded once. The cache's name is a
+fingerprint of captions, encoder and length, and a killed run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from dd.system.files import atomic_path
 from dd.system.progress import Progress, progress
 from dd.text.conditions import Captions
 from dd.text.encoders import TextEncoder, open_encoder
+from dd.text.prompts import PromptProcessor
 
 COLUMN = "caption"
 SCENE_COLUMNS = ("layout", "attributes")  # of dd.datasets.scenes
@@ -139,7 +140,7 @@ class CaptionStates:
     """Encoded captions on disk.
 
     rows: (N,) which distinct caption each one is. The states of distinct caption d are rows starts[d] .. starts[d + 1]
-    of `flat` (sum, W) float16, a file that the operating system pages in and out.
+    of `flat` (sum, W), float16 states or int32 ids, a file that the operating system pages in and out.
     """
 
     flat: np.ndarray
@@ -151,12 +152,13 @@ class CaptionStates:
         return len(self.rows)
 
     def __call__(self, numbers: Tensor) -> Captions:
-        """The captions of numbers (B,), left-padded: states (B, T, W) float32 and mask (B, T)."""
-        states = torch.zeros(len(numbers), self.length, self.flat.shape[1])
+        """The captions of numbers (B,), left-padded: states (B, T, W), float32 or int64, and mask (B, T)."""
+        kind = torch.float32 if self.flat.dtype.kind == "f" else torch.int64
+        states = torch.zeros(len(numbers), self.length, self.flat.shape[1], dtype=kind)
         mask = torch.zeros(len(numbers), self.length, dtype=torch.bool)
         for place, row in enumerate(self.rows[numbers.cpu().numpy()]):
             found = self.flat[self.starts[row] : self.starts[row + 1]]
-            states[place, self.length - len(found) :] = torch.from_numpy(found.astype(np.float32))
+            states[place, self.length - len(found) :] = torch.from_numpy(np.array(found)).to(kind)
             mask[place, self.length - len(found) :] = True
         return Captions(states, mask)
 
@@ -213,36 +215,37 @@ def caption_states(
                 bar.update()
     number = {caption: row for row, caption in enumerate(distinct)}
     rows = np.array([number[caption] for caption in captions])
-    return _open_states([_shard(folder, start) for start in starts], rows, width, length)
+    return _open_states([_shard(folder, start) for start in starts], rows, (width, length), encoder.stored)
 
 
 def _shard(folder: Path, start: int) -> Path:
     return folder / f"{start // SHARD:05d}.parquet"
 
 
-def _write_shard(path: Path, captions: list[str], encoder: TextEncoder, length: int) -> None:
+def _write_shard(path: Path, captions: list[str], encoder: TextEncoder | PromptProcessor, length: int) -> None:
     order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
     states: dict[int, bytes] = {}
     for first in range(0, len(order), BATCH):
         chosen = order[first : first + BATCH]
         found = encoder.encode([captions[i] for i in chosen], length)
         for i, rows, mask in zip(chosen, found.states, found.mask, strict=True):
-            states[i] = rows[mask].half().numpy().tobytes()
+            states[i] = rows[mask].numpy().astype(encoder.stored).tobytes()
     columns = {COLUMN: captions, "states": pa.array([states[i] for i in range(len(captions))], pa.binary())}
     with atomic_path(path) as scratch:
         pq.write_table(pa.table(columns), scratch, compression="none", use_dictionary=False)
 
 
-def _open_states(shards: list[Path], rows: np.ndarray, width: int, length: int) -> CaptionStates:
+def _open_states(shards: list[Path], rows: np.ndarray, shape: tuple[int, int], stored: str) -> CaptionStates:
     """The shards' states behind one another in a file without a name, which goes when this process does."""
+    kind, (width, length) = np.dtype(stored), shape
     file = tempfile.TemporaryFile(dir=shards[0].parent)  # noqa: SIM115  (the array below keeps it)
     lengths = []
     for shard in shards:
         for states in pq.read_table(shard, columns=["states"])["states"]:
             data = states.as_py()
-            lengths.append(len(data) // (2 * width))
+            lengths.append(len(data) // (kind.itemsize * width))
             file.write(data)
     file.flush()
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    flat = np.memmap(file, dtype=np.float16, mode="r", shape=(int(starts[-1]), width))
+    flat = np.memmap(file, dtype=kind, mode="r", shape=(int(starts[-1]), width))
     return CaptionStates(flat, starts, rows, length)

@@ -12,8 +12,9 @@ from torch import Tensor
 class Captions:
     """A batch of encoded captions.
 
-    states: (B, T, W) float32 encoder states, zero where padded. mask: (B, T) bool, True where there is text;
-    captions are left-padded, so that the last row always holds text.
+    states: (B, T, W) float32 encoder states, or (B, T, 1) int64 text ids for a teacher that reads the text itself; zero
+    where padded. mask: (B, T) bool, True where there is text; captions are left-padded, so that the last row always
+    holds text.
     """
 
     states: Tensor

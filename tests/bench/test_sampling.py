@@ -30,13 +30,17 @@ CODES, GPT, _ = SIZES["llamagen"]
 SIZES["text"] = (CODES, GPT | {"model_type": "t2i", "cls_token_num": 4, "caption_dim": 10}, {"cfg": 7.5, "top_k": 20})
 
 
+JANUS = {"dim": 16, "n_layer": 2, "n_head": 2, "ffn_dim": 24, "text_vocab": 50, "vocab_size": 32, "codebook_dim": 6}
+SIZES["janus"] = (CODES, JANUS | {"block_size": 9, "cls_token_num": 4, "bos": 1, "boi": 2, "pad": 3}, {"cfg": 5})
+
+
 @pytest.fixture(autouse=True)
 def tiny_zoo(monkeypatch, tmp_path):
     monkeypatch.setenv("DD_ROOT", str(tmp_path))
     made = {}
     for family, (codes, sizes, official) in SIZES.items():
         common = {
-            "family": "var" if family == "var" else "llamagen",
+            "family": "llamagen" if family == "text" else family,
             "licence": "MIT",
             "source": "here",
             "file": zoo.FileInfo(path="none"),
@@ -60,7 +64,9 @@ def bench(*arguments: str) -> str:
     return result.output
 
 
-@pytest.mark.parametrize(("family", "groups", "guidance"), [("var", 3, 1.5), ("llamagen", 9, 2.0), ("text", 9, 7.5)])
+@pytest.mark.parametrize(
+    ("family", "groups", "guidance"), [("var", 3, 1.5), ("llamagen", 9, 2.0), ("text", 9, 7.5), ("janus", 9, 5)]
+)
 def test_json_has_teacher_and_students(family, groups, guidance, tmp_path):
     report = json.loads(bench("--model", f"{family}-tiny", "--dtype", "fp32", "--json"))
     assert json.loads((tmp_path / "results" / "bench" / f"sampling-{family}-tiny.json").read_text()) == report
@@ -109,11 +115,11 @@ def test_nothing_is_fetched_unasked():
         bench_sampling.build("var-tiny", False, "cpu")
 
 
-@pytest.mark.parametrize("family", ["var", "llamagen", "text"])
+@pytest.mark.parametrize("family", list(SIZES))
 def test_only_what_autocast_runs_in_bf16_is_stored_so(family):
     teacher, student = bench_sampling.build(f"{family}-tiny", True, "cpu")
     condition = bench_sampling.conditions(teacher, 2)
-    inside = ("blocks.", "layers.", "layerwise_n_d_embed.", "output.")
+    inside = ("blocks.", "layers.", "layerwise_n_d_embed.", "output.", "generation_head.", "generation_aligner.")
     for model in teacher, student:
         with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
             before = predict(model, condition)

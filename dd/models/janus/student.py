@@ -93,8 +93,7 @@ class JanusStudent(Trunk, OptionalTerms):
         copy_weights(source, self, whole)
         copy_blocks(source.language_model.layers, self.language_model.layers)
         weight, bias = fit_affine(codebook, source.generation_embeddings.weight)
-        self.code_input.weight.copy_(weight)
-        self.code_input.bias.copy_(bias)
+        self.code_input.load_state_dict({"weight": weight, "bias": bias})
         if self.options.teacher_input:
             self.n_d_embed.weight[1] = 0
             self.known_codes.copy_(codebook)

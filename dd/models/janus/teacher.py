@@ -41,7 +41,10 @@ class JanusTeacher(Teacher):
         self.tokenizer = tokenizer
 
     def unconditional(self, condition: Condition) -> Condition:
-        return replace(condition, states=self.transformer.unconditional_ids(condition.states))
+        """Padding in place of every text token but those that begin the prompt and the image; the mask stays."""
+        sizes, ids = self.transformer.config, condition.states
+        kept = (ids == sizes.bos) | (ids == sizes.boi)
+        return replace(condition, states=torch.where(kept, ids, sizes.pad))
 
     def logits(self, tokens: Tensor, condition: Condition) -> Tensor:
         rows = self.transformer.prompt_rows(condition)

@@ -25,11 +25,6 @@ class JanusVQConfig:
     num_res_blocks: int = 2
     latent: int = 24
 
-    @property
-    def image_size(self) -> int:
-        """Side of the images in pixels."""
-        return self.latent * 2 ** (len(self.ch_mult) - 1)
-
 
 def modeling() -> Any:
     """transformers' module of Janus, imported only where a model of this family is built."""
@@ -47,7 +42,7 @@ class JanusTokenizer(Tokenizer):
         super().__init__()
         self.config = config
         self.groups = Groups((1,) * config.latent**2)
-        self.image_size = config.image_size
+        self.image_size = config.latent * 2 ** (len(config.ch_mult) - 1)
         janus = modeling()
         sizes = janus.JanusVQVAEConfig(
             embed_dim=config.codebook_dim,

@@ -24,6 +24,7 @@ class JanusConfig:
     bos, boi, pad: the ids that begin a prompt, begin an image, and pad.
     """
 
+    model_type = "t2i"  # captions only, as LlamaGen's configuration calls it
     dim: int = 2048
     n_layer: int = 24
     n_head: int = 16
@@ -76,6 +77,8 @@ class Trunk(nn.Module):
 
     def run(self, x: Tensor, visible: Tensor, cache: Any = None) -> Tensor:
         """Input rows (B, n, D), behind those in the cache, to normed hidden rows (B, n, D)."""
+        if cache is not None and torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))  # the cache takes keys and values of one type only
         return self.language_model(
             inputs_embeds=x, attention_mask=visible, past_key_values=cache, use_cache=cache is not None
         ).last_hidden_state
@@ -95,8 +98,3 @@ class Transformer(Trunk):
     def embed(self, tokens: Tensor) -> Tensor:
         """Image tokens (B, n) to rows (B, n, D)."""
         return self.generation_aligner(self.generation_embeddings(tokens))
-
-    def unconditional_ids(self, ids: Tensor) -> Tensor:
-        """Text ids with padding in place of everything but the begins of prompt and image."""
-        kept = (ids == self.config.bos) | (ids == self.config.boi)
-        return torch.where(kept, ids, self.config.pad)
