@@ -7,9 +7,10 @@ import shutil
 
 from dd.config import project_root
 from dd.evaluation.figures import quality_figure, save_figure
+from dd.report.blocks import published_rows
 from dd.report.collect import collect
 from dd.report.page import render_page
-from dd.report.table import published_rows, render
+from dd.report.table import render
 from dd.system.entry import run_stage
 from dd.system.files import publish, write_text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -25,20 +26,32 @@ def report(
     format: Annotated[
         Format, typer.Option("--format", "-f", help="how to print it; html is the whole page")
     ] = Format.table,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMNS",
+            help="all, short (five columns), or keys of --format json with commas between; default: what fits",
+        ),
+    ] = None,
     paper: Annotated[bool, typer.Option("--paper", help="add the published numbers, in blocks of their own")] = False,
     compare: Annotated[
         str | None, typer.Option(metavar="REV", help="show the difference to another git revision or DVC experiment")
     ] = None,
+    committed: Annotated[
+        bool, typer.Option("--committed", help="refuse rows that were measured from a tree with uncommitted changes")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="write to a file instead of the screen")] = None,
 ) -> None:
     """Show the results of all experiments: measured, released and published numbers in separate blocks."""
     from dd.config import project_root
     from dd.report.collect import collect, render_comparison, rows_at
     from dd.report.collect import compare as difference
+    from dd.report.columns import parse_columns
     from dd.system.files import write_text
 
+    chosen = None if columns is None else parse_columns(columns)
     root = project_root()
-    rows = collect(root, experiments or [])
+    rows = collect(root, experiments or [], committed)
     if compare is not None:
         text = render_comparison(difference(rows, rows_at(root, compare, experiments or []), compare), format.value)
     elif format is Format.html:
@@ -46,20 +59,22 @@ def report(
 
         text = render_page(root, rows, paper)
     else:
-        from dd.report.table import published_rows, render
+        from dd.report.blocks import published_rows
+        from dd.report.table import render
 
         families = sorted({row["family"] for row in rows})
         shown = [*rows, *(published_rows(families) if paper else [])]
-        text = render(shown, format.value, width=_width() if out is None else None)
+        text = render(shown, format.value, chosen, *_terminal(out))
     if out is not None:
         write_text(out, text)
     else:
         typer.echo(text, nl=False)
 
 
-def _width() -> int | None:
-    """Columns of the terminal, or None where the output is no terminal."""
+def _terminal(out: Path | None) -> tuple[int, bool]:
+    """Letters in a line, and whether to colour: of the terminal, else $COLUMNS or 100, without colour."""
     import shutil
     import sys
 
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    on_screen = out is None and sys.stdout.isatty()
+    return shutil.get_terminal_size((100, 24)).columns, on_screen and not os.environ.get("NO_COLOR")

@@ -46,9 +46,13 @@ COLUMNS = (
     "caption_accuracy",
     "caption_accuracy_error",
     "images",
-    "seconds_per_image",
+    "latency_seconds",  # one image at batch 1, decoding included: median
+    "latency_speedup",
+    "seconds_per_image",  # in batches, as `timing` says
     "speedup",
     "timing",
+    "cpu",  # model and widest instruction set, or the accelerator
+    "selected_on",  # what a knob set after training (noise_scale, guidance, temperature) was chosen on
     "parameters",
     "protocol",
     "seed",
@@ -77,7 +81,7 @@ def make_row(**values: Any) -> Row:
 
 
 def fill_ratios(rows: list[Row]) -> list[Row]:
-    """Add what is relative to the experiment's teacher: quality_ratio, excess_ratio (with errors) and speedup."""
+    """Add what is relative to the experiment's teacher: ratios of distances (with errors) and of times."""
     for row in rows:
         same = [other for other in rows if other["experiment"] == row["experiment"]]
         teacher = next((other for other in same if other["sampler"] == "teacher"), None)
@@ -94,6 +98,7 @@ def fill_ratios(rows: list[Row]) -> list[Row]:
             row["excess_ratio"] = _ratio(row["value"] - floor["value"], teacher["value"] - floor["value"])
             row["excess_ratio_error"] = _ratio_error(row, teacher, floor)
         row["speedup"] = _ratio(teacher["seconds_per_image"], row["seconds_per_image"])
+        row["latency_speedup"] = _ratio(teacher.get("latency_seconds"), row.get("latency_seconds"))
     return rows
 
 
@@ -131,10 +136,11 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def parse_rows(text: str, source: str) -> list[Row]:
-    """Rows from JSON text."""
+    """Rows from JSON text, with every key of `COLUMNS`: older ones may lack some."""
+    empty: Row = dict.fromkeys(COLUMNS)
     try:
         rows = json.loads(text)["rows"]
-        return [dict(row) for row in rows]
+        return [{**empty, **row} for row in rows]
     except (ValueError, KeyError, TypeError) as error:
         raise DDError(f"{source} is damaged ({error}): run the experiment's stage evaluate again") from error
 
@@ -142,7 +148,7 @@ def parse_rows(text: str, source: str) -> list[Row]:
 def numbers(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
     """What `dvc metrics` shows: {label: {metric: number}} without nulls."""
     keys = ("value", "quality_ratio", "excess_ratio", "kid", "inception_score", "precision", "recall", "diversity")
-    more = ("paired_distance", "caption_accuracy", "seconds_per_image", "speedup")
+    more = ("paired_distance", "caption_accuracy", "latency_seconds", "latency_speedup", "seconds_per_image", "speedup")
     return {
         row["label"]: {key: round(row[key], 6) for key in (*keys, *more) if row.get(key) is not None} for row in rows
     }

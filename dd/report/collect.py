@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dd.errors import DDError
 from dd.evaluation.rows import Row, parse_rows, read_rows
-from dd.report.table import significant
+from dd.report.columns import significant
 from dd.system.git import demand_git
 
 COMPARED = (
@@ -24,15 +24,31 @@ COMPARED = (
 )
 
 
-def collect(root: Path, experiments: Sequence[str] = ()) -> list[Row]:
-    """Rows of results/*/rows.json, experiments in alphabetical order or as asked for."""
+def collect(root: Path, experiments: Sequence[str] = (), committed: bool = False) -> list[Row]:
+    """Rows of results/*/rows.json, experiments in alphabetical order or as asked for.
+
+    committed: refuse rows that were measured from a working tree with changes; they belong to no commit.
+    """
     files = {path.parent.name: path for path in sorted((root / "results").glob("*/rows.json"))}
     if unknown := [name for name in experiments if name not in files]:
         raise DDError(f"no results of {', '.join(unknown)}; there are {', '.join(files) or 'none: run `dvc repro`'}")
     rows = [row for name in experiments or files for row in read_rows(files[name])]
     if not rows:
         raise DDError("expected results/<experiment>/rows.json, found none: run `dvc repro` or `make demo`")
+    if committed:
+        refuse_dirty(rows)
     return rows
+
+
+def refuse_dirty(rows: Sequence[Row]) -> None:
+    """Raise DDError, one line, if a row was not measured from a commit."""
+    for row in rows:
+        revision = row.get("revision")
+        if not revision or str(revision).endswith("-dirty"):
+            raise DDError(
+                f"expected rows that were measured from a commit, found revision {revision} in {row['experiment']}: "
+                f"commit code and parameters, then `dvc repro --single-item --force evaluate@{row['experiment']}`"
+            )
 
 
 def rows_at(root: Path, revision: str, experiments: Sequence[str] = ()) -> list[Row]:

@@ -15,7 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from dd.evaluation.rows import Row
-from dd.report.table import count, html_table, make_blocks, missing_notes, published_rows, ratio, significant
+from dd.report.blocks import dirty_notes, make_blocks, missing_notes, published_rows
+from dd.report.columns import SHORT, count, ratio, significant
+from dd.report.table import html_table
 from dd.system.files import sha256_file
 from dd.system.git import git
 
@@ -28,6 +30,7 @@ class Section:
 
     name: str
     summary: list[str]
+    table: Markup
     grid: str | None = None
     quality: Markup | None = None
     curves: Markup | None = None
@@ -42,9 +45,9 @@ def render_page(root: Path, rows: Sequence[Row], paper: bool = True) -> str:
     published = make_blocks(published_rows(families)) if paper and families else []
     environment = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, autoescape=True)
     page = environment.get_template("report.html.j2").render(
-        blocks=[Markup(html_table(block)) for block in make_blocks(rows)],
+        blocks=[Markup(html_table(block)) for block in make_blocks(rows, SHORT)],
         published=[Markup(html_table(block)) for block in published],
-        notes=missing_notes(rows),
+        notes=[*dirty_notes(rows), *missing_notes(rows)],
         sections=sections,
         provenance=_provenance(root, rows),
     )
@@ -57,6 +60,7 @@ def _section(root: Path, name: str, rows: Sequence[Row]) -> Section:
     return Section(
         name,
         summary(mine),
+        Markup("".join(html_table(block) for block in make_blocks(mine))),
         _data_uri(folder / "samples.png"),
         _inline_svg(folder / "quality.svg"),
         _inline_svg(folder / "curves.svg"),
@@ -76,12 +80,19 @@ def summary(rows: Sequence[Row]) -> list[str]:
                 f"{row['metric']} {significant(row['value'])}, {ratio(row['quality_ratio'])} the teacher's "
                 f"{significant(teacher['value'])}"
             )
-        if row.get("speedup") is not None and teacher is not None:
-            said.append(f"{ratio(row['speedup'])} faster than its {teacher['evaluations']} evaluations")
+        if teacher is not None and (speed := _speed(row)):
+            said.append(f"{speed} of its {teacher['evaluations']} evaluations")
         if said:
             steps = row["evaluations"]
             sentences.append(f"{steps} evaluation{'s' if steps != 1 else ''}: {'; '.join(said)}.")
     return sentences
+
+
+def _speed(row: Row) -> str:
+    """How fast a student is beside its teacher, for one image and in batches, as far as it was measured."""
+    kinds = (("latency_speedup", "for one image"), ("speedup", "in batches"))
+    known = [f"{ratio(row[key])} {how}" for key, how in kinds if row.get(key) is not None]
+    return f"{' and '.join(known)} the speed" if known else ""
 
 
 def _facts(rows: Sequence[Row]) -> list[tuple[str, str]]:
@@ -97,6 +108,11 @@ def _facts(rows: Sequence[Row]) -> list[tuple[str, str]]:
         ("extractor", first.get("extractor_sha256") and f"SHA-256 {first['extractor_sha256']}"),
         ("reference", first.get("reference_sha256") and f"SHA-256 {first['reference_sha256']}"),
         ("timing", next((row["timing"] for row in rows if row.get("timing")), None)),
+        ("processor", next((row["cpu"] for row in rows if row.get("cpu")), None)),
+        (
+            "settings of the samplers chosen on",
+            next((row["selected_on"] for row in rows if row.get("selected_on")), None),
+        ),
         ("git revision of the evaluation", first["revision"]),
         ("command", first["command"]),
     ]

@@ -1,303 +1,179 @@
-"""The results table: one pandas frame, rendered as a terminal table, Markdown, CSV, JSON, LaTeX or HTML."""
+"""The results table as text: for a terminal, Markdown, CSV, JSON, LaTeX or HTML."""
 
 from __future__ import annotations
 
+import csv
 import io
 import json
-import math
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
 from html import escape
-from pathlib import Path
-from typing import Any, Literal
-
-import pandas as pd
+from typing import Any
 
 from dd.errors import DDError
-from dd.evaluation.rows import COLUMNS, FLOORS, Row
+from dd.evaluation.rows import Row
+from dd.report.blocks import ABSENT, Block, Cell, make_blocks, missing_notes
+from dd.report.columns import BY_IMPORTANCE, KEYS, SHORT
 
-Format = Literal["table", "markdown", "csv", "json", "latex", "html"]
 FORMATS: tuple[str, ...] = ("table", "markdown", "csv", "json", "latex", "html")
-PUBLISHED = Path(__file__).with_name("published.json")
-TITLES = {
-    "measured": "Measured here",
-    "released": "Released students, measured here",
-    "paper": "Published (not measured here)",
-}
-ABSENT = "–"
+GAP = 2  # letters between two columns in a terminal
+LATEX_WIDTH, LATEX_GAP = 74, 3  # of the text of an article in letters of \small; between two columns
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of the table. better: which end of the scale is marked as best, if any."""
+def render(
+    rows: Sequence[Row],
+    kind: str,
+    columns: Sequence[str] | None = None,
+    width: int = 100,
+    colour: bool = False,
+) -> str:
+    """The table as text of one of `FORMATS` (html here is the tables alone, without the page around them).
 
-    key: str
-    title: str
-    show: Callable[[Any], str]
-    better: Literal["low", "high"] | None = None
-
-
-def significant(value: float, digits: int = 3) -> str:
-    """A number with so many significant digits and without exponent: 0.0123, 6.19, 1230."""
-    if value == 0:
-        return "0"
-    decimals = max(digits - 1 - math.floor(math.log10(abs(value))), 0)
-    return f"{value:.{decimals}f}"
-
-
-def seconds(value: float) -> str:
-    """A duration per image: 105 ms, 1.20 s."""
-    return f"{significant(value * 1000)} ms" if value < 1 else f"{significant(value)} s"
-
-
-def count(value: float) -> str:
-    """1,650,000 as 1.65M."""
-    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{significant(value / size)}{unit}"
-    return str(int(value))
-
-
-def ratio(value: float) -> str:
-    """2.17×"""
-    return f"{significant(value)}×"
-
-
-COLUMN_LIST = (
-    Column("label", "sampler", str),
-    Column("evaluations", "steps", lambda v: str(int(v))),
-    Column("passes", "passes", lambda v: str(int(v))),
-    Column("value", "distance", significant, "low"),
-    Column("quality_ratio", "of teacher", ratio, "low"),
-    Column("excess_ratio", "excess", ratio, "low"),
-    Column("kid", "KID", lambda v: f"{v:.4f}", "low"),
-    Column("inception_score", "IS", significant, "high"),
-    Column("precision", "prec.", lambda v: f"{v:.3f}", "high"),
-    Column("recall", "recall", lambda v: f"{v:.3f}", "high"),
-    Column("diversity", "diversity", lambda v: f"{v:.3f}", "high"),
-    Column("paired_distance", "paired", lambda v: f"{v:.3f}", "low"),
-    Column("caption_accuracy", "caption acc.", lambda v: f"{v:.3f}", "high"),
-    Column("parameters", "params", count),
-    Column("seconds_per_image", "per image", seconds, "low"),
-    Column("speedup", "speed-up", ratio, "high"),
-)
-
-
-def published_rows(families: Sequence[str] | None = None, path: Path = PUBLISHED) -> list[Row]:
-    """The authors' numbers, as rows of block `paper`, each with its source."""
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    empty = dict.fromkeys(COLUMNS)
-    return [
-        {**empty, **row, "block": "paper", "experiment": f"{row['teacher']}, {row['metric']}"}
-        for row in rows
-        if families is None or row["family"] in families
-    ]
-
-
-def best(rows: Sequence[Row], column: Column) -> set[int]:
-    """Indices of the rows that hold the best value of a column among the few-step samplers of their experiment.
-
-    Floors, teachers and samplers that take as many evaluations as their teacher do not compete; neither does a sampler
-    without rivals, nor a value under another metric.
+    columns: keys; without any, a terminal of `width` letters and LaTeX show the most important ones that fit, the
+    other formats all. JSON always holds every key of every row.
     """
-    if column.better is None:
-        return set()
-    marked: set[int] = set()
-    for key in {_contest(row) for row in rows}:
-        rivals = [
-            (row[column.key], i)
-            for i, row in enumerate(rows)
-            if _contest(row) == key and _competes(row, rows) and row.get(column.key) is not None
-        ]
-        if len({value for value, _ in rivals}) > 1:
-            top = min(rivals)[0] if column.better == "low" else max(rivals)[0]
-            marked |= {i for value, i in rivals if value == top}
-    return marked
-
-
-def _contest(row: Row) -> tuple[Any, ...]:
-    return row["block"], row["experiment"], row["metric"]
-
-
-def _competes(row: Row, rows: Sequence[Row]) -> bool:
-    if row["sampler"] in (*FLOORS, "teacher"):
-        return False
-    teachers = [r["evaluations"] for r in rows if r["sampler"] == "teacher" and _contest(r) == _contest(row)]
-    known = [steps for steps in teachers if steps is not None]
-    return not known or row["evaluations"] is None or row["evaluations"] < max(known)
-
-
-@dataclass(frozen=True)
-class Block:
-    """One table: the rows of one experiment in one block, as text, with the cells to be marked.
-
-    source: of published numbers. about: how measured ones were taken.
-    """
-
-    title: str
-    frame: pd.DataFrame
-    bold: pd.DataFrame
-    source: str | None = None
-    about: str | None = None
-
-    @property
-    def foot(self) -> str | None:
-        """The line below the table."""
-        return f"Source: {self.source}" if self.source else self.about
-
-
-def make_blocks(rows: Sequence[Row]) -> list[Block]:
-    """Measured, released and published rows in separate blocks, one table per experiment; empty columns left out."""
-    marks = {column.key: best(rows, column) for column in COLUMN_LIST}
-    blocks = []
-    order = {name: i for i, name in enumerate(TITLES)}
-    groups = dict.fromkeys((row["block"] or "measured", row["experiment"]) for row in rows)
-    for block, experiment in sorted(groups, key=lambda group: order.get(group[0], len(order))):
-        chosen = [
-            i for i, row in enumerate(rows) if (row["block"] or "measured", row["experiment"]) == (block, experiment)
-        ]
-        blocks.append(_block(f"{TITLES.get(block, block)}: {experiment}", rows, chosen, marks))
-    return blocks
-
-
-def _block(title: str, rows: Sequence[Row], chosen: list[int], marks: dict[str, set[int]]) -> Block:
-    columns = [c for c in COLUMN_LIST if any(rows[i].get(c.key) is not None for i in chosen)]
-    metrics = list(dict.fromkeys(rows[i]["metric"] for i in chosen if rows[i]["metric"]))
-    titles = [metrics[0] if c.key == "value" and len(metrics) == 1 else c.title for c in columns]
-    cells = [[_cell(rows[i], c) for c in columns] for i in chosen]
-    bold = [[i in marks[c.key] for c in columns] for i in chosen]
-    sources = list(dict.fromkeys(rows[i]["source"] for i in chosen if rows[i].get("source")))
-    about = None if sources else _about([rows[i] for i in chosen])
-    frames = pd.DataFrame(cells, columns=titles), pd.DataFrame(bold, columns=titles)
-    return Block(title, *frames, "; ".join(sources) or None, about)
-
-
-def _about(rows: Sequence[Row]) -> str | None:
-    """Protocol, number of images, seed, revision and timing of measured rows, each named once."""
-
-    def each(key: str, show: Callable[[Any], str]) -> str:
-        return " or ".join(dict.fromkeys(show(row[key]) for row in rows if row.get(key) is not None))
-
-    facts = {
-        "protocol": each("protocol", str),
-        "images": each("images", lambda n: f"{n:,}"),
-        "seed": each("seed", str),
-        "revision": each("revision", lambda sha: str(sha)[:7] + ("-dirty" if str(sha).endswith("-dirty") else "")),
-        "timing": each("timing", str),
-    }
-    said = "; ".join(f"{name} {value}" for name, value in facts.items() if value)
-    return f"± is one standard error; {said}" if said else None
-
-
-def _cell(row: Row, column: Column) -> str:
-    value = row.get(column.key)
-    if value is None:
-        return ABSENT
-    text = column.show(value)
-    error = row.get(f"{column.key}_error")
-    if error is None:
-        return text
-    decimals = sum(letter.isdigit() for letter in text.partition(".")[2])
-    return f"{text} ±{error:.{decimals}f}" if round(error, decimals) > 0 else text
-
-
-def missing_notes(rows: Sequence[Row]) -> list[str]:
-    """What was not measured and why, and what should be known about a row; once for all rows that share it."""
-    labels: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        reasons: dict[str, list[str]] = {}
-        for metric, reason in (row.get("missing") or {}).items():
-            reasons.setdefault(reason, []).append(metric)
-        said = [f"no {', '.join(metrics)}: {reason}" for reason, metrics in reasons.items()]
-        for text in [*said, *(row.get("notes") or [])]:
-            labels.setdefault((row["experiment"], text), []).append(row["label"])
-    sizes = Counter(row["experiment"] for row in rows)
-    return [
-        f"{name}: {text}" if len(found) == sizes[name] > 1 else f"{name}, {', '.join(found)}: {text}"
-        for (name, text), found in labels.items()
-    ]
-
-
-# ------------------------------------------------------------------------------------------------------- rendering
-
-
-def render(rows: Sequence[Row], kind: str, width: int | None = None) -> str:
-    """The table as text of one of `FORMATS` (html here is the tables alone, without the page around them)."""
     if kind not in FORMATS:
         raise DDError(f"no format '{kind}'; there are {', '.join(FORMATS)}")
     if kind == "json":
         return json.dumps({"rows": list(rows)}, indent=1) + "\n"
     if kind == "csv":
-        return _csv(rows)
-    parts = {"table": lambda b: _rich(b, width), "markdown": _markdown, "latex": _latex, "html": html_table}
-    blocks = "\n".join(parts[kind](block) for block in make_blocks(rows))
-    notes = missing_notes(rows)
+        return _csv(rows, columns)
+    blocks, notes = make_blocks(rows, columns or KEYS), missing_notes(rows)
+    if columns is None and kind in ("table", "latex"):
+        fitted = fit(blocks, *((width, GAP) if kind == "table" else (LATEX_WIDTH, LATEX_GAP)))
+        if kind == "table" and fitted != blocks:
+            notes.append("more columns: --columns all")
+        blocks = fitted
+    parts = {
+        "table": lambda b: _rich(b, width, columns is not None, colour),
+        "markdown": _markdown,
+        "latex": _latex,
+        "html": html_table,
+    }
+    text = "\n".join(parts[kind](block) for block in blocks)
     if not notes or kind == "latex":
-        return blocks
+        return text
     if kind == "html":
-        return blocks + f'<ul class="notes">{"".join(f"<li>{escape(n)}</li>" for n in notes)}</ul>\n'
-    return blocks + "\n" + "\n".join(f"- {note}" for note in notes) + "\n"
+        return text + f'<ul class="notes">{"".join(f"<li>{escape(n)}</li>" for n in notes)}</ul>\n'
+    return text + "\n" + "\n".join(f"- {note}" for note in notes) + "\n"
 
 
-def _csv(rows: Sequence[Row]) -> str:
-    frame = pd.DataFrame(list(rows)).convert_dtypes()  # counts beside nulls stay whole numbers
-    for name in ("missing", "notes"):
-        if name in frame:
-            frame[name] = [json.dumps(value) if value else "" for value in frame[name]]
+def fit(blocks: Sequence[Block], width: int, gap: int) -> list[Block]:
+    """The same columns for all blocks: the most important ones that fit into `width` letters.
+
+    Where not even those of `SHORT` fit beside each other, the standard errors go first.
+    """
+    with_errors = [key for key in SHORT if any(key in block.keys for block in blocks)]
+    chosen = _fitting(blocks, width, gap)
+    if not set(with_errors) <= set(chosen):
+        blocks = [_without_errors(block) for block in blocks]
+        chosen = _fitting(blocks, width, gap)
+    return [block.only([key for key in KEYS if key in chosen]) for block in blocks]
+
+
+def _fitting(blocks: Sequence[Block], width: int, gap: int) -> list[str]:
+    chosen: list[str] = []
+    for key in BY_IMPORTANCE:
+        need = max((_widest(block, key) for block in blocks if key in block.keys), default=0)
+        if need and (len(chosen) < 2 or need + gap <= width):
+            width -= need + gap
+            chosen.append(key)
+        elif need:
+            break
+    return chosen
+
+
+def _widest(block: Block, key: str) -> int:
+    i = block.keys.index(key)
+    return max(*map(len, title_lines(block.titles[i])), *(len(str(line[i])) for line in block.lines))
+
+
+def title_lines(title: str) -> list[str]:
+    """A title in the lines of a narrow column: `speed-up, batch 1` in two."""
+    return re.sub(", ", ",\n", title).split("\n")
+
+
+def _without_errors(block: Block) -> Block:
+    lines = tuple(tuple(Cell(cell.text, "", cell.best) for cell in line) for line in block.lines)
+    about = block.about and block.about.removeprefix("± is one standard error; ")
+    return Block(block.title, block.keys, block.titles, lines, block.source, about)
+
+
+def _csv(rows: Sequence[Row], columns: Sequence[str] | None) -> str:
+    names = list(columns or dict.fromkeys(key for row in rows for key in row))
     out = io.StringIO()
-    frame.to_csv(out, index=False)
+    writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: _field(value) for key, value in row.items()})
     return out.getvalue()
 
 
-def _rich(block: Block, width: int | None) -> str:
+def _field(value: Any) -> Any:
+    """What was not measured is empty, never 0; lists and mappings are JSON."""
+    if isinstance(value, dict | list):
+        return json.dumps(value) if value else ""
+    return "" if value is None else value
+
+
+def _rich(block: Block, width: int, wide: bool, colour: bool) -> str:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=block.title, title_justify="left", caption=block.foot, caption_justify="left")
-    for i, title in enumerate(block.frame.columns):
-        table.add_column(title, justify="left" if i == 0 else "right", no_wrap=i == 0)
-    for cells, bold in zip(block.frame.to_numpy(), block.bold.to_numpy(), strict=True):
-        table.add_row(*(Text(cell, style="bold green" if b else "") for cell, b in zip(cells, bold, strict=True)))
-    console = Console(file=io.StringIO(), width=width or 160, force_terminal=width is not None)
+    table.box, table.show_edge, table.pad_edge, table.padding = SIMPLE_HEAD, False, False, (0, GAP - 1, 0, 0)
+    for i, title in enumerate(block.titles):
+        table.add_column("\n".join(title_lines(title)), justify="left" if i == 0 else "right", no_wrap=i > 0)
+    for line in block.lines:
+        table.add_row(*(Text(str(cell), style="bold green" if cell.best else "") for cell in line))
+    needed = sum(_widest(block, key) + GAP for key in block.keys)  # of columns that were asked for: never cut
+    console = Console(file=io.StringIO(), width=max(width, needed) if wide else width, force_terminal=colour)
     console.print(table)
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"  # type: ignore[attr-defined]
 
 
 def _markdown(block: Block) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
-    rule = ["---"] + ["---:"] * (len(block.frame.columns) - 1)
-    lines = [f"**{block.title}**", "", line(list(block.frame.columns)), line(rule)]
-    for cells, bold in zip(block.frame.to_numpy(), block.bold.to_numpy(), strict=True):
-        lines.append(line([f"**{c}**" if b else c.replace("*", "\\*") for c, b in zip(cells, bold, strict=True)]))
+    rule = ["---"] + ["---:"] * (len(block.titles) - 1)
+    lines = [f"**{block.title}**", "", line(block.titles), line(rule)]
+    for cells in block.lines:
+        lines.append(line([f"**{cell}**" if cell.best else str(cell).replace("*", "\\*") for cell in cells]))
     if block.foot:
         lines += ["", block.foot]
     return "\n".join(lines) + "\n"
 
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    ABSENT: "--",
-}
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "×": r"$\times$",
+        ABSENT: "--",
+    }
+)
 
 
 def latex_text(text: str) -> str:
     """Text with everything escaped that LaTeX would read as a command."""
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+    return text.translate(_LATEX)
+
+
+def _latex_title(title: str) -> str:
+    lines = [latex_text(line) for line in title_lines(title)]
+    return lines[0] if len(lines) == 1 else r"\shortstack[r]{" + r"\\".join(lines) + "}"
 
 
 def _latex(block: Block) -> str:
@@ -307,11 +183,11 @@ def _latex(block: Block) -> str:
         return " & ".join(cells) + r" \\"
 
     lines = [r"\begin{table}", r"\centering\small", rf"\caption{{{latex_text(block.title)}}}"]
-    lines += [rf"\begin{{tabular}}{{l{'r' * (len(block.frame.columns) - 1)}}}", r"\hline"]
-    lines += [line([latex_text(title) for title in block.frame.columns]), r"\hline"]
-    for cells, bold in zip(block.frame.to_numpy(), block.bold.to_numpy(), strict=True):
-        escaped = [rf"\textbf{{{latex_text(c)}}}" if b else latex_text(c) for c, b in zip(cells, bold, strict=True)]
-        lines.append(line(escaped))
+    lines += [rf"\begin{{tabular}}{{l{'r' * (len(block.titles) - 1)}}}", r"\hline"]
+    lines += [line([_latex_title(title) for title in block.titles]), r"\hline"]
+    for cells in block.lines:
+        texts = [(latex_text(str(cell)).replace(r" $\pm$", r"\,$\pm$\,"), cell.best) for cell in cells]
+        lines.append(line([rf"\textbf{{{text}}}" if marked else text for text, marked in texts]))
     lines += [r"\hline", r"\end{tabular}"]
     if block.foot:
         lines.append(rf"\par\footnotesize {latex_text(block.foot)}")
@@ -320,12 +196,12 @@ def _latex(block: Block) -> str:
 
 def html_table(block: Block) -> str:
     """A table that scrolls sideways on a narrow screen."""
-    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in block.frame.columns)
+    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in block.titles)
     body = []
-    for cells, bold in zip(block.frame.to_numpy(), block.bold.to_numpy(), strict=True):
+    for cells in block.lines:
         tags = [
-            f"<{tag}{' class=best' if b else ''}>{_two_lines(c)}</{tag}>"
-            for tag, c, b in zip(["th", *["td"] * (len(cells) - 1)], cells, bold, strict=True)
+            f"<{tag}{' class=best' if cell.best else ''}>{escape(cell.text)}{_below(cell)}</{tag}>"
+            for tag, cell in zip(["th", *["td"] * (len(cells) - 1)], cells, strict=True)
         ]
         body.append(f"<tr>{''.join(tags)}</tr>")
     foot = f'<p class="source">{escape(block.foot)}</p>' if block.foot else ""
@@ -335,7 +211,6 @@ def html_table(block: Block) -> str:
     )
 
 
-def _two_lines(cell: str) -> str:
+def _below(cell: Cell) -> str:
     """The error below its value: narrow columns."""
-    value, _, error = escape(cell).partition(" ±")
-    return f"{value}<small> ±{error}</small>" if error else value
+    return f"<small> ±{escape(cell.error)}</small>" if cell.error else ""
