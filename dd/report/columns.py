@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dd.errors import DDError
-from dd.system.names import nearest
+from dd.system.names import hint
 
 
 @dataclass(frozen=True)
@@ -90,5 +90,5 @@ def parse_columns(text: str) -> tuple[str, ...]:
     wanted = ["label", *(word.strip() for word in text.split(",") if word.strip())]
     for word in wanted:
         if word not in KEYS:
-            raise DDError(f"--columns: no column '{word}'; {nearest(word, ('all', 'short', *KEYS))}")
+            raise DDError(f"--columns: no column '{word}'; {hint(word, ('all', 'short', *KEYS))}")
     return tuple(dict.fromkeys(wanted))
