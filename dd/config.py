@@ -13,6 +13,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from dd.errors import DDError
+from dd.system.device import DeviceName
 from dd.system.names import hint, near
 
 # A family of models is a folder of dd/models with a record in family.py.
@@ -53,6 +54,7 @@ class TeacherConfig(Section):
     temperature: float = Field(1.0, gt=0)
     guidance_tokens: int = Field(-1, ge=-1)
     captions: CaptionsConfig | None = Field(None, description="of a text-to-image experiment")
+    random_blocks: int = Field(0, ge=0, description="a rehearsal: so many blocks, random weights; 0: the checkpoint")
 
 
 class SolverConfig(Section):
@@ -276,11 +278,13 @@ class EvaluateConfig(Section):
     batch: PositiveInt = 250
     precision: Literal["bf16", "fp32", "auto"] = Field("auto", description="of the transformers; all else is float32")
     reference: str | None = Field(None, description="reference file of your own; default the protocol's")
+    allow_missing: tuple[str, ...] = Field((), description="what may be absent: the metric network's name, reference")
     samplers: tuple[Sampler, ...]
 
 
 class Experiment(Section):
     family: Family
+    device: DeviceName = Field("auto", description="where stages compute; never a reason to run one again")
     condition: Literal["class", "text"] = "class"
     teacher: TeacherConfig
     trajectories: TrajectoriesConfig | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import os
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from dd.errors import DDError
 from dd.metrics.classifier import SmallClassifier
 from dd.models.base import Filters, Groups, Student, Teacher
 from dd.models.registry import build_student, build_teacher, student_config
+from dd.system.device import choose_device
 from dd.system.files import publish
 from dd.system.progress import progress
 from dd.text.captions import CaptionStates, open_captions, plan_captions
@@ -272,6 +274,9 @@ def complete(folder: Path) -> Path:
 def main(name: str) -> str:
     root = config.project_root()
     experiment = config.load_experiment(name)
+    choose_device(experiment.device, name)
+    if experiment.device == "cpu":
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # before the first look at this process's state
     if experiment.distill is None:
         assert experiment.student is not None
         if not this_process().is_main_process:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import pickle
 import shutil
 import statistics
@@ -54,7 +55,7 @@ class Outcome:
 
 def this_process() -> PartialState:
     """This process among those that `accelerate launch` started (one without it), and its device."""
-    return PartialState(cpu=not torch.cuda.is_available())
+    return PartialState(cpu="ACCELERATE_USE_CPU" in os.environ or not torch.cuda.is_available())
 
 
 def train(student: Student, task: Task, config: DistillConfig, steps: int | None = None) -> Outcome:

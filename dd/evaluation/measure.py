@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,11 +108,13 @@ def open_evaluation(
     reference: str | Path | None = None,
     keep_images: bool = False,
     device: str | torch.device = "cpu",
+    allow_missing: Container[str] = (),
 ) -> Evaluation:
     """Open everything that an evaluation needs, before the first image is drawn.
 
-    Raises DDError for a bad reference, too few images, too little disk space or an unwritable folder. Weights that
-    are not on this machine are no error: the metrics they would give are reported as missing.
+    Raises DDError for a bad reference, too few images, too little disk space or an unwritable folder, and for a metric
+    network or a reference that is not on this machine, unless `allow_missing` names it (the protocol's extractor;
+    "reference"): then the metrics they would give are reported as missing.
     """
     if images < 2:
         raise DDError(f"expected at least 2 images, got {images}: a distance needs a sample")
@@ -122,10 +124,23 @@ def open_evaluation(
         if not isinstance(extractor, Extractor):
             extractor = open_extractor(protocol.extractor, protocol.extractor_path(extractor), device)
     except MissingWeights as error:
-        log.warning("%s cannot be measured: %s", protocol.metric_name(images), error)
-        return Evaluation(protocol, images, None, None, str(error))
-    opened = load_reference(protocol.reference_path(reference), protocol, extractor)
-    return Evaluation(protocol, images, extractor, opened)
+        return _without(protocol, images, protocol.extractor, error, allow_missing)
+    path = protocol.reference_path(reference)
+    if not path.is_file() and "reference" in allow_missing:
+        reason = DDError(f"no reference for protocol {protocol.name} at {path}: {protocol.how_to_get}")
+        return _without(protocol, images, "reference", reason, allow_missing)
+    return Evaluation(protocol, images, extractor, load_reference(path, protocol, extractor))
+
+
+def _without(protocol: Protocol, images: int, name: str, why: DDError, allowed: Container[str]) -> Evaluation:
+    """An evaluation that measures nothing, where that was allowed by name. Raises DDError otherwise."""
+    if name not in allowed:
+        raise DDError(
+            f"{protocol.metric_name(images)} cannot be measured: {why}; to go on without it: "
+            f"evaluate.allow_missing: [{name}]"
+        )
+    log.warning("%s cannot be measured: %s", protocol.metric_name(images), why)
+    return Evaluation(protocol, images, None, None, str(why))
 
 
 def check_folder(out: Path, needed: int = 0) -> None:

@@ -29,6 +29,7 @@ from dd.models.base import Teacher
 from dd.models.precision import uses_bf16
 from dd.sampling.experiment import open_image_sampler
 from dd.sampling.image_sampler import sampler_label
+from dd.system.device import choose_device
 from dd.system.files import publish, write_text
 from dd.system.git import revision
 from dd.system.progress import Progress, progress
@@ -91,7 +92,7 @@ class Stage:
         self.settings = self.experiment.evaluate
         self.protocol = protocol(self.settings.protocol)
         self._check_seed()
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = choose_device(self.experiment.device, name)
         self.evaluation: Evaluation = open_evaluation(
             self.protocol,
             self.settings.images,
@@ -99,6 +100,7 @@ class Stage:
             reference=self.settings.reference,
             keep_images=keep_images is not None,
             device=device,
+            allow_missing=self.settings.allow_missing,
         )
         self.image_sampler, self.teacher_info = open_image_sampler(name, root, device)
         self.teacher = self.image_sampler.teacher

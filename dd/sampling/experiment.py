@@ -14,6 +14,7 @@ from dd.flow.grid import Solver
 from dd.metrics.protocols import protocol
 from dd.models.base import Filters
 from dd.sampling.image_sampler import Conditions, ImageSampler, class_conditions
+from dd.system.device import choose_device
 
 
 def open_image_sampler(name: str, root: Path, device: str | None = None) -> tuple[ImageSampler, TeacherInfo]:
@@ -22,7 +23,7 @@ def open_image_sampler(name: str, root: Path, device: str | None = None) -> tupl
     Raises DDError for settings that cannot be and for networks that do not belong together.
     """
     experiment = config.load_experiment(name)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or choose_device(experiment.device, name)
     teacher_dir, models = root / "data" / name / "teacher", root / "models" / name
     info = read_info(teacher_dir)
     teacher = load_teacher_dir(teacher_dir, device)

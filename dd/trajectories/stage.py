@@ -12,11 +12,10 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import fsspec
-import torch
 from filelock import FileLock, Timeout
 
 from dd import config
@@ -24,6 +23,7 @@ from dd.checkpoints.teachers import TeacherInfo, read_info
 from dd.errors import DDError
 from dd.flow.grid import Solver
 from dd.models.base import Filters
+from dd.system.device import choose_device
 from dd.system.files import publish
 from dd.system.machine import one_thread
 from dd.system.progress import Progress, progress
@@ -185,7 +185,7 @@ def main(
         wait()  # everyone has looked before anyone writes: the parts do not overlap
         mine = todo[engine.rank :: engine.world]
         if engine.rank == 0 and mine:
-            caption_lookup(job)  # encoded once, before anyone asks
+            caption_lookup(replace(job, device="auto") if job.device == "cuda" else job)  # once, before anyone asks
         wait()
         bar: Progress[int]
         with progress(len(mine), unit="shards", label=f"trajectories {name}") as bar:
@@ -223,18 +223,21 @@ def start(arguments: argparse.Namespace) -> str:
     """Choose the engine and the device from the command line and the environment."""
     wait: Callable[[], None] = lambda: None  # noqa: E731
     rank, world = 0, 1
+    workers = arguments.dask_workers or int(os.environ.get("DD_DASK_WORKERS", "0"))
+    named = os.environ.get("DD_SHARD_ENGINE")
+    wanted = config.load_experiment(arguments.name).device
+    if workers or arguments.dask or named:  # elsewhere, perhaps with cards that this machine has not
+        engine = Engine(dask_workers=workers, dask=arguments.dask, named=named)
+        return main(arguments.name, engine, wanted, arguments.out)
+    device = choose_device(wanted, arguments.name)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from accelerate import PartialState
 
-        state = PartialState(cpu=not torch.cuda.is_available())
+        state = PartialState(cpu=device == "cpu")
         rank, world, wait = state.process_index, state.num_processes, state.wait_for_everyone
         device = str(state.device)
-    else:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     on_cpu = device == "cpu"
     if on_cpu:
         one_thread()
     threads = arguments.threads or ((os.cpu_count() or 1) if on_cpu and world == 1 else 1)
-    workers = arguments.dask_workers or int(os.environ.get("DD_DASK_WORKERS", "0"))
-    engine = Engine(rank, world, threads, workers, arguments.dask, os.environ.get("DD_SHARD_ENGINE"))
-    return main(arguments.name, engine, device, arguments.out, wait)
+    return main(arguments.name, Engine(rank, world, threads), device, arguments.out, wait)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor
 
 from dd.checkpoints.teachers import load_teacher_dir
 from dd.flow.map import Codes
 from dd.models.base import Teacher
+from dd.system.device import DeviceName, choose_device
 from dd.system.machine import one_thread
 from dd.text.conditions import Captions
 from dd.trajectories.plan import Shard, ShardPlan, finished, make_rows, write_shard
@@ -18,12 +20,15 @@ from dd.trajectories.plan import Shard, ShardPlan, finished, make_rows, write_sh
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to make any shard of a plan; it sees the same folders as all others."""
+    """What a worker needs to make any shard of a plan; it sees the same folders as all others.
+
+    device: "auto" or "cuda" is decided where the shard is made (`worker_device`), whatever the head node has.
+    """
 
     plan: ShardPlan
     folder: Path
     teacher_dir: Path
-    device: str = "cpu"
+    device: str = "cpu"  # or what the experiment states: then every worker looks for itself
 
 
 def caption_lookup(job: Job) -> Callable[[Tensor], Captions] | None:
@@ -36,8 +41,34 @@ def caption_lookup(job: Job) -> Callable[[Tensor], Captions] | None:
     from dd.text.captions import open_captions
 
     cache, most = job.folder.parent.parent / "captions", job.plan.conditions
-    states = open_captions(job.teacher_dir, "train", cache, most, job.device)
-    return lambda numbers: states(numbers).to(job.device)
+    device = worker_device(job)
+    states = open_captions(job.teacher_dir, "train", cache, most, device)
+    return lambda numbers: states(numbers).to(device)
+
+
+def worker_device(job: Job) -> str:
+    """This worker's own device: the CPU, or the card whose number is the Dask worker's, in turn over those it sees.
+
+    Raises DDError where the experiment states CUDA and this machine has none that works.
+    """
+    if job.device not in ("auto", "cuda"):
+        return job.device
+    device = choose_device(cast(DeviceName, job.device), job.teacher_dir.parent.name)
+    if device == "cpu":
+        return device
+    import torch
+
+    return f"cuda:{_dask_number() % torch.cuda.device_count()}"
+
+
+def _dask_number() -> int:
+    """The number by which a local cluster calls this worker; 0 elsewhere (other clusters show each worker its card)."""
+    try:
+        from distributed import get_worker
+
+        return int(get_worker().name)
+    except (ImportError, ValueError, TypeError):
+        return 0
 
 
 class Maker:
@@ -45,7 +76,7 @@ class Maker:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.teacher: Teacher = load_teacher_dir(job.teacher_dir, job.device)
+        self.teacher: Teacher = load_teacher_dir(job.teacher_dir, worker_device(job))
         self.codes = Codes.prepare(self.teacher.codebook)
         self.lookup = caption_lookup(job)
 
@@ -63,7 +94,7 @@ def make_shard(job: Job, number: int) -> int:
     shard = job.plan.shards[number]
     if finished(job.folder, shard) is None:
         if job not in _makers:
-            one_thread(job.device)
+            one_thread(worker_device(job))
             _makers.clear()
             _makers[job] = Maker(job)
         _makers[job].make(shard)

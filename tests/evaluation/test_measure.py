@@ -93,9 +93,32 @@ def test_everything_is_checked_before_the_first_image(extractor, reference, tmp_
         open_evaluation(TOY, 9, tmp_path, extractor=extractor, reference=reference.path, keep_images=True)
 
 
-def test_missing_weights_are_reported_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_missing_weights_are_refused_before_the_first_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    opened = open_evaluation(protocol("adm"), 50_000, tmp_path)
+    for allowed in ((), ("reference",), ("inception-pytorch",)):  # the name must be that of this protocol's network
+        with pytest.raises(
+            DDError, match=r"^FID cannot be measured: .*fetch https://.*allow_missing: \[inception-tf\]$"
+        ):
+            open_evaluation(protocol("adm"), 50_000, tmp_path, allow_missing=allowed)
+
+
+def test_a_missing_reference_is_refused_unless_it_is_named(
+    extractor: ClassifierExtractor, reference: Reference, tmp_path: Path
+):
+    lost = tmp_path / "none.safetensors"
+    with pytest.raises(DDError, match=r"no reference for protocol fd-toy at .*none\.safetensors"):
+        open_evaluation(TOY, 9, tmp_path, extractor=extractor, reference=lost)
+    opened = open_evaluation(TOY, 9, tmp_path, extractor=extractor, reference=lost, allow_missing=("reference",))
+    assert "no reference for protocol fd-toy" in opened.measure(iter(())).row()["missing"]["value"]
+    there = open_evaluation(
+        TOY, 9, tmp_path, extractor=extractor, reference=reference.path, allow_missing=("reference",)
+    )
+    assert there.reference is not None
+
+
+def test_missing_weights_that_are_allowed_are_reported_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    opened = open_evaluation(protocol("adm"), 50_000, tmp_path, allow_missing=("inception-tf",))
     row = opened.measure(iter(())).row()
     assert row["metric"] == "FID"
     assert row["value"] is None

@@ -143,6 +143,9 @@ def test_missing_networks_and_images_leave_rows_that_say_so(project: Path):
     (project / "models" / "toy" / "student.json").unlink()
     (project / "zoo" / "toy" / "images.npz").unlink()
     (project / "zoo" / "toy" / "extractor.safetensors").unlink()
+    with pytest.raises(DDError, match=r"cannot be measured: no extractor at .*evaluate.allow_missing: \[classifier\]"):
+        evaluate.main("toy")
+    write_params(project, allow_missing=["classifier"])
     evaluate.main("toy")
     rows = {row["label"]: row for row in json.loads((project / "results/toy/rows.json").read_text())["rows"]}
     assert all(row["value"] is None for row in rows.values())
