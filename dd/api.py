@@ -29,6 +29,7 @@ from dd.flow.grid import Solver
 from dd.metrics.images import to_uint8
 from dd.models.base import Filters, Student, Teacher
 from dd.sampling.image_sampler import Conditions, ImageSampler
+from dd.system.machine import tune_process
 from dd.system.names import hint
 
 Steps = int | Literal["teacher"] | Sequence[int]
@@ -41,6 +42,7 @@ def load(name: str, device: str | torch.device | None = None) -> Model:
     device: default the accelerator if there is one. Raises DDError for an unknown name (with the nearest ones), and
     for weights that are missing or damaged.
     """
+    tune_process()
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     experiments, students = load_params().experiments, [n for n, e in zoo.entries().items() if e.kind == "student"]
     if name in experiments:

@@ -39,7 +39,6 @@ def change(root: Path, section: str, **values) -> None:
 def refused(monkeypatch: pytest.MonkeyPatch, stage: str, experiment: str = "toy") -> str:
     """The one line that `python -m stages.STAGE EXPERIMENT` ends with."""
     monkeypatch.setattr(sys, "argv", [f"stages/{stage}.py", experiment])
-    monkeypatch.setattr("dd.system.machine.tune_cpu", lambda: None)
     monkeypatch.delitem(sys.modules, f"stages.{stage}", raising=False)
     with pytest.raises(SystemExit) as end:
         runpy.run_module(f"stages.{stage}", run_name="__main__")

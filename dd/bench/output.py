@@ -11,6 +11,8 @@ from typing import Any
 
 import typer
 
+from dd.system.machine import instructions, processor
+
 
 def report(name: str, rows: list[dict[str, Any]], as_json: bool) -> None:
     """Print rows as a table, or as a JSON list that also goes to results/bench/<name>.json with machine and command."""
@@ -45,12 +47,9 @@ def machine() -> dict[str, Any]:
     """Processor, cores, threads, accelerator and versions."""
     import torch
 
-    model = platform.processor() or platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), model)
     return {
-        "processor": model,
+        "processor": processor(),
+        "instructions": instructions(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

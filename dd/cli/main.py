@@ -49,7 +49,15 @@ def settings(
             logging.getLogger(name).setLevel(logging.WARNING)
 
 
-bench = typer.Typer(help="Measure speed on this machine, side by side in one run.", no_args_is_help=True)
+def _tune() -> None:
+    from dd.system.machine import tune_process
+
+    tune_process()
+
+
+bench = typer.Typer(
+    help="Measure speed on this machine, side by side in one run.", no_args_is_help=True, callback=_tune
+)
 bench.command()(bench_map.map)
 bench.command()(bench_shards.trajectories)
 bench.command()(bench_shards.shards)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from dd.errors import DDError, TemporaryError
 from dd.system.files import explained
-from dd.system.machine import tune_cpu
+from dd.system.machine import tune_process
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def run_stage(work: Callable[[argparse.Namespace], str], parser: argparse.Argume
     The exit status is 1, or that of a TemporaryError, which tells the caller that another try may succeed.
     """
     arguments = parser.parse_args()
-    tune_cpu()
+    tune_process()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     started = time.monotonic()
     try:
