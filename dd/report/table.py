@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import re
 from collections.abc import Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dd.errors import DDError
 from dd.evaluation.rows import Row
 from dd.report.blocks import ABSENT, Block, Cell, make_blocks, missing_notes
 from dd.report.columns import BY_IMPORTANCE, KEYS, SHORT
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMATS: tuple[str, ...] = ("table", "markdown", "csv", "json", "latex", "html")
 GAP = 2  # letters between two columns in a terminal
@@ -99,14 +101,20 @@ def _without_errors(block: Block) -> Block:
     return Block(block.title, block.keys, block.titles, lines, block.source, about)
 
 
-def _csv(rows: Sequence[Row], columns: Sequence[str] | None) -> str:
+def frame(rows: Sequence[Row], columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The rows as a pandas table, for a notebook or a CSV file: every key a column, nested values as JSON.
+
+    What was not measured is empty, never 0. Columns are of type object: a count beside an empty field stays a whole
+    number.
+    """
+    import pandas as pd
+
     names = list(columns or dict.fromkeys(key for row in rows for key in row))
-    out = io.StringIO()
-    writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: _field(value) for key, value in row.items()})
-    return out.getvalue()
+    return pd.DataFrame([[_field(row.get(key)) for key in names] for row in rows], columns=names, dtype=object)
+
+
+def _csv(rows: Sequence[Row], columns: Sequence[str] | None) -> str:
+    return str(frame(rows, columns).to_csv(index=False, lineterminator="\n"))
 
 
 def _field(value: Any) -> Any:

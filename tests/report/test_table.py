@@ -20,7 +20,7 @@ from dd.report.blocks import best, dirty_notes, make_blocks, missing_notes, publ
 from dd.report.collect import collect, compare, render_comparison, rows_at
 from dd.report.columns import ALL as COLUMNS
 from dd.report.columns import SHORT, count, parse_columns, seconds, significant
-from dd.report.table import latex_text, render
+from dd.report.table import frame, latex_text, render
 from tests.helpers.paths import ROOT
 from tests.helpers.report_rows import imagined_rows, write_results
 
@@ -337,3 +337,13 @@ def test_missing_and_damaged_results(tmp_path: Path, results: Path):
     (tmp_path / "results" / "x" / "rows.json").write_text('{"rows": [')
     with pytest.raises(DDError, match=r"rows\.json is damaged .*: run the experiment's stage evaluate again"):
         collect(tmp_path)
+
+
+def test_rows_as_a_pandas_frame():
+    rows = imagined_rows()
+    table = frame(rows, ["label", "evaluations", "value", "missing"])
+    assert list(table.columns) == ["label", "evaluations", "value", "missing"]
+    assert list(table["label"]) == [row["label"] for row in rows]
+    steps = table[table["evaluations"] != ""]["evaluations"]
+    assert all(isinstance(count, int) for count in steps)
+    assert len(frame(rows).columns) == len({key for row in rows for key in row})
