@@ -13,8 +13,9 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from dd.errors import DDError
+from dd.sections import Section, faults
 from dd.system.device import DeviceName
-from dd.system.names import hint, near
+from dd.system.names import hint
 
 # A family of models is a folder of dd/models with a record in family.py.
 FAMILIES = tuple(sorted(file.parent.name for file in Path(__file__).with_name("models").glob("*/family.py")))
@@ -27,12 +28,6 @@ def _check_family(family: str) -> str:
 
 
 Family = Annotated[str, AfterValidator(_check_family)]
-
-
-class Section(BaseModel):
-    """A part of params.yaml: unknown keys are errors, values are frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class CaptionsConfig(Section):
@@ -222,27 +217,37 @@ class ReconstructionSampler(_Sampler):
     name: Literal["reconstruction"]
 
 
-class TeacherSampler(_Sampler):
+class _Drawn(_Sampler):
+    """What may be set after training; selected_on: the reference it was chosen on (`dd-cli select` writes both)."""
+
+    noise_scale: float = Field(1.0, gt=0, description="standard deviation of the noise: above 1 for more variety")
+    selected_on: str | None = Field(None, description="never the reference that the experiment is measured against")
+
+
+class TeacherSampler(_Drawn):
     name: Literal["teacher"]
+    guidance: float | None = Field(None, ge=0, description="of this row alone; default: that of the pairs")
+    temperature: float | None = Field(None, gt=0, description="likewise")
 
 
-class StudentSampler(_Sampler):
+class StudentSampler(_Drawn):
     """Distilled Decoding: the student is evaluated once per entry of `steps` (finished groups)."""
 
     name: Literal["dd"]
     steps: tuple[int, ...] = (0,)
     split: int | None = Field(None, ge=0)
-    noise_scale: float = Field(1.0, gt=0, description="standard deviation of its noise: above 1 for more variety")
 
 
-class TeacherInvolvedSampler(_Sampler):
-    """Student, then the teacher re-draws groups [teacher_start, steps[-1]), then the student (paper, section 3.4)."""
+class TeacherInvolvedSampler(_Drawn):
+    """Student, then the teacher re-draws groups [teacher_start, steps[-1]), then the student (paper, section 3.4).
+
+    noise_scale is that of the student's noise; the map's is 1.
+    """
 
     name: Literal["dd+teacher"]
     steps: tuple[int, ...]
     teacher_start: int = Field(ge=0)
     split: int | None = Field(None, ge=0)
-    noise_scale: float = Field(1.0, gt=0, description="standard deviation of the student's noise, not of the map's")
     released_prefix: bool = Field(False, description="the prefix as the authors' released code takes it in")
 
 
@@ -327,7 +332,7 @@ def validate(data: Any, source: str = "params.yaml") -> Params:
     try:
         return Params.model_validate(data)
     except ValidationError as error:
-        raise DDError(f"{source}: {'; '.join(_fault(e) for e in error.errors())}") from None
+        raise DDError(f"{source}: {faults(error, {field.name for field in fields(StudentOptions)})}") from None
 
 
 def load_params(path: Path | None = None) -> Params:
@@ -362,38 +367,3 @@ def fingerprint(*parts: Any) -> str:
 
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-_TAGS = {
-    "real",
-    "reconstruction",
-    "teacher",
-    "dd",
-    "dd+teacher",
-    "skip",
-    "onestep*",
-}
-
-
-def _fault(error: Any) -> str:
-    """One pydantic error as 'where: expected, got'."""
-    steps = [str(p) for p in error["loc"]]
-    where = ".".join(p for i, p in enumerate(steps) if not (p in _TAGS and i > 0 and steps[i - 1].isdigit()))
-    if error["type"] == "extra_forbidden":
-        return f"{where}: unknown parameter{_nearest(error['loc'])}"
-    if error["type"] == "missing":
-        return f"{where}: missing"
-    message = error["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    if isinstance(error["input"], dict | list):
-        return f"{where}: {message}" if where else message
-    return f"{where}: {message}, got {error['input']!r}"
-
-
-def _nearest(loc: tuple[Any, ...]) -> str:
-    """', did you mean lr?' for a misspelt key."""
-    names = {field.name for field in fields(StudentOptions)}
-    for model in Section.__subclasses__() + _Sampler.__subclasses__():
-        names |= set(model.model_fields)
-    close = near(str(loc[-1]), sorted(names), most=1)
-    return f", did you mean {close[0]}?" if close else ""

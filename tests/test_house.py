@@ -21,7 +21,7 @@ from tests.helpers.paths import ROOT
 FLOORS = (
     ("dd/errors.py",),
     ("dd/system/",),
-    ("dd/config.py",),
+    ("dd/config.py", "dd/sections.py"),
     ("dd/checkpoints/",),  # reading: the index, the hub, files of tensors
     ("dd/models/", "dd/flow/"),
     ("dd/checkpoints/teachers.py", "dd/checkpoints/students.py"),

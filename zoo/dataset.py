@@ -1,4 +1,4 @@
-"""Data set -> zoo/data/<name>/{train,test}: packed uint8 images (dd.datasets.packed).
+"""Data set -> zoo/data/<name>/{train,test} (and validation): packed uint8 images (dd.datasets.packed).
 
 Fashion-MNIST (Xiao, Rasul, Vollgraf 2017; MIT licence) comes from a local folder, else from its public address, else
 from Debian's package `dataset-fashion-mnist`, unpacked without root; its four files are pinned by SHA-256.
@@ -21,7 +21,7 @@ from torchvision.datasets import FashionMNIST
 
 from dd.config import project_root
 from dd.datasets.folder import pack_folder
-from dd.datasets.packed import ImageSet, save_images
+from dd.datasets.packed import ImageSet, load_images, save_images
 from dd.errors import DDError
 from dd.system.files import publish, sha256_file
 from zoo.settings import HERE, Dataset, load_settings, pick, run_zoo
@@ -52,7 +52,33 @@ SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
 
 def make(settings: Dataset, target: Path) -> dict[str, int]:
-    """Write both splits below `target`; returns their sizes. Raises DDError."""
+    """Write the splits below `target`; returns their sizes. Raises DDError."""
+    sizes = both(settings, target)
+    if not settings.validation:
+        return sizes
+    train = load_images(target / "train")
+    parts = hold_out(ImageSet(np.array(train.images), train.labels, train.classes), settings.validation)
+    for name, part in parts.items():
+        save_images(target / name, part)
+    return {name: len(part) for name, part in parts.items()} | {"test": sizes["test"]}
+
+
+def hold_out(train: ImageSet, count: int) -> dict[str, ImageSet]:
+    """A training split without the last images of each class, and those: `count` in all, as `validation`."""
+    each, held_out = count // len(train.classes), np.zeros(len(train), dtype=bool)
+    for label, name in enumerate(train.classes):
+        (rows,) = np.nonzero(train.labels == label)
+        if not 0 < each < len(rows):
+            raise DDError(f"validation: expected 1 to {len(rows) - 1} images of class '{name}', got {each}")
+        held_out[rows[-each:]] = True
+    return {
+        "train": ImageSet(train.images[~held_out], train.labels[~held_out], train.classes),
+        "validation": ImageSet(train.images[held_out], train.labels[held_out], train.classes),
+    }
+
+
+def both(settings: Dataset, target: Path) -> dict[str, int]:
+    """Write the training and the test split."""
     if settings.source == "fashion-mnist":
         splits = fashion_mnist(settings)
         for name, split in splits.items():

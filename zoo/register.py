@@ -24,15 +24,16 @@ OWN_SOURCE = "trained from your own images: `dvc repro zoo/dvc.yaml`"
 
 
 def register_extractor(settings: Zoo, name: str) -> list[str]:
-    """The extractor, and the reference made with it if there is one."""
+    """The extractor, and the references made with it."""
     source = _source(settings, settings.extractors[name].dataset)
     weights = HERE / name / "extractor.safetensors"
     common: dict[str, Any] = {"licence": LICENCE, "source": source}
     zoo.register(f"{name}-extractor", "extractor", weights, companions=(weights.with_suffix(".json"),), **common)
     done = [f"{name}-extractor"]
-    if (reference := HERE / name / "reference.safetensors").is_file():
-        zoo.register(f"{name}-reference", "reference", reference, **common)
-        done.append(f"{name}-reference")
+    for kind in ("reference", "validation"):
+        if (file := HERE / name / f"{kind}.safetensors").is_file():
+            zoo.register(f"{name}-{kind}", "reference", file, **common)
+            done.append(f"{name}-{kind}")
     return done
 
 

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
-from dd.config import Family, Section
+from dd.config import Family
 from dd.errors import DDError
+from dd.sections import Section
 from dd.system.entry import run_stage, stage_parser
 
 HERE = Path(__file__).resolve().parent
@@ -22,6 +23,7 @@ class Dataset(Section):
     test_folder: str | None = Field(None, description="your own test split; default: test_share of every class")
     test_share: float = Field(0.1, gt=0, lt=1)
     image_size: PositiveInt
+    validation: int = Field(0, ge=0, description="training images that nothing trains on: `dd-cli select` needs some")
     crop: bool = True
     unreadable: Literal["refuse", "skip"] = "refuse"
 
@@ -78,6 +80,12 @@ class Reference(Section):
     dataset: str
 
 
+class Validation(Section):
+    """Statistics of a data set's validation images, by the extractor of the same name: what knobs are chosen on."""
+
+    dataset: str
+
+
 class TokenizerSettings(Section):
     dataset: str
     extractor: str
@@ -91,6 +99,12 @@ class TokenizerSettings(Section):
     perceptual_warmup: int = Field(0, ge=0, description="steps until the perceptual term has its whole weight")
     data_start: bool = Field(False, description="LlamaGen with a shortcut: begin at principal components")
     continuous: int = Field(0, ge=0, description="LlamaGen: so many first steps without quantisation")
+    replaced: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="LlamaGen: share of codes that the decoder gets wrong in training, and learns to bear",
+    )
     codebook_decay: float = Field(0.99, gt=0, lt=1, description="EMA k-means update of the codes")
 
 
@@ -99,6 +113,8 @@ class TeacherSettings(Section):
     text_encoder: str | None = Field(None, description="of a text-to-image teacher: an encoder of dd.text.encoders")
     config: dict[str, Any] = Field(description="the transformer's own configuration")
     train: Training
+    images: int = Field(0, ge=0, description="so many training images, the first ones; 0: all")
+    measured: PositiveInt = Field(10_000, description="images of each split whose likelihood is reported")
     compile: bool = Field(False, description="torch.compile: faster after a minute or two, needs a C++ compiler")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of conditions that are left out, for guidance")
     filters: dict[str, float] = Field({}, description="guidance and filters it is best sampled with")
@@ -109,6 +125,7 @@ class Zoo(Section):
     scenes: dict[str, SceneSettings] = Field({})
     extractors: dict[str, Extractor]
     references: dict[str, Reference] = Field({})
+    validations: dict[str, Validation] = Field({})
     tokenizers: dict[str, TokenizerSettings]
     teachers: dict[str, TeacherSettings]
 
@@ -118,6 +135,12 @@ class Zoo(Section):
             if name not in self.extractors or reference.dataset not in {**self.datasets, **self.scenes}:
                 raise ValueError(
                     f"references.{name}: expected an extractor '{name}' and a data set {reference.dataset}"
+                )
+        for name, validation in self.validations.items():
+            dataset = self.datasets.get(validation.dataset)
+            if name not in self.references or dataset is None or not dataset.validation:
+                raise ValueError(
+                    f"validations.{name}: expected a reference '{name}', and a data set with a validation split"
                 )
         return self
 

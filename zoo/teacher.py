@@ -122,15 +122,15 @@ def main(name: str) -> str:
     transformer.init_weights()  # type: ignore[operator]
     teacher.eval()
     sets = []
-    for split in ("train", "test"):
+    for split, count in (("train", settings.images or None), ("test", settings.measured)):
         folder = HERE / "data" / source.dataset / split
-        images = load_images(folder)
+        images = load_images(folder).first(count)
         sets.append(TokenSet(encode_all(teacher.tokenizer, images), conditions(settings, folder, images)))
     data, test = sets
     train(settings, teacher, data, [settings, source])
     about = {
         "nll_test": round(negative_log_likelihood(teacher, test), 4),
-        "nll_train": round(negative_log_likelihood(teacher, data.first(10000)), 4),
+        "nll_train": round(negative_log_likelihood(teacher, data.first(settings.measured)), 4),
     }
     save_tensors(HERE / name / "teacher.safetensors", transformer.state_dict(), {"data": source.dataset, **about})
     return f"wrote zoo/{name}/teacher.safetensors: {about}"

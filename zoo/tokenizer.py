@@ -41,15 +41,37 @@ class Pass:
     commitment: Tensor
 
 
-def training_pass(model: Tokenizer, images: Tensor, quantised: bool = True) -> Pass:
-    """Encode, quantise with straight-through gradients (or, LlamaGen's only, not at all), decode."""
+def replace_some(codes: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Codes (B, C, h, w) with a share of the places given to what stands at other places of the batch."""
+    B, C, h, w = codes.shape
+    rows = codes.permute(0, 2, 3, 1).flatten(0, 2)  # (B h w, C)
+    others = rows[torch.randint(len(rows), (len(rows),), generator=generator)].detach()
+    wrong = torch.rand(len(rows), 1, generator=generator) < share
+    return torch.where(wrong, others, rows).view(B, h, w, C).permute(0, 3, 1, 2)
+
+
+def training_pass(
+    model: Tokenizer,
+    images: Tensor,
+    quantised: bool = True,
+    replaced: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Pass:
+    """Encode, quantise with straight-through gradients (or, LlamaGen's only, not at all), decode.
+
+    replaced: share of LlamaGen's codes that the decoder gets wrong, drawn by `generator`.
+    """
     if isinstance(model, VQTokenizer):
         z = model.encode_continuous(images)
         unit = F.normalize(z.float(), dim=1)
         codes, chosen = model.quantise(z)
+        commitment = (unit - codes.detach()).square().sum(1).mean()
+        if replaced:
+            assert generator
+            codes = replace_some(codes, replaced, generator)
         decoded = model.decode_map(codes if quantised else F.normalize(z.float(), dim=1))
         vectors = unit.detach().permute(0, 2, 3, 1).flatten(0, 2)
-        return Pass(decoded, vectors, chosen.flatten(), (unit - codes.detach()).square().sum(1).mean())
+        return Pass(decoded, vectors, chosen.flatten(), commitment)
     if isinstance(model, MultiScaleTokenizer):
         f = model.encode_continuous(images)
         quantizer = model.quantize
@@ -146,7 +168,8 @@ def train(settings: TokenizerSettings, data: ImageSet, extractor: SmallClassifie
         if run.flip and step % 2:
             images = images.flip(3)
         images = images.contiguous(memory_format=torch.channels_last)
-        result = training_pass(model, images, step >= settings.continuous)
+        wrong = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
+        result = training_pass(model, images, step >= settings.continuous, settings.replaced, wrong)
         distance = perceptual(extractor, result.images, images)
         kmeans.update(result.vectors, result.tokens)
         error = result.images - images

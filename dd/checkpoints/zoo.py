@@ -17,8 +17,9 @@ from filelock import FileLock
 from pydantic import Field, ValidationError
 
 from dd.checkpoints import hub
-from dd.config import Family, Section, project_root
+from dd.config import Family, project_root
 from dd.errors import DDError
+from dd.sections import Section
 from dd.system.files import sha256_file, write_text
 from dd.system.names import hint
 

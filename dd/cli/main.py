@@ -15,7 +15,7 @@ from dd.bench import map_accuracy as bench_map
 from dd.bench import sampling as bench_sampling
 from dd.bench import shards as bench_shards
 from dd.bench import training as bench_training
-from dd.cli import dataset, doctor, experiment, export_npz, report, run, sample, shards, zoo
+from dd.cli import dataset, doctor, experiment, export_npz, report, run, sample, select, shards, zoo
 from dd.errors import DDError
 from dd.system.files import explained
 
@@ -66,6 +66,7 @@ bench.command()(bench_training.training)
 bench.command()(bench_evaluation.evaluation)
 
 app.command()(sample.sample)
+app.command()(select.select)
 app.command()(report.report)
 run.register(app)
 app.add_typer(experiment.app, name="experiment")

@@ -1,7 +1,8 @@
 """A packed data set: pictures of one size as one uint8 array, small enough to map into memory and quick to hash.
 
 A folder with `images.npy` (N, H, W, 3) uint8, `labels.npy` (N,) int64 and `classes.json`; of captioned pictures also
-`captions.parquet`. A data set has one such folder for `train` and one for `test`.
+`captions.parquet`. A data set has one such folder for `train`, one for `test` and, where some are
+held out, one for `validation`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def first(self, count: int | None) -> ImageSet:
+        """The first `count` images; None: all."""
+        return ImageSet(self.images[:count], self.labels[:count], self.classes)
 
 
 class Packer:

@@ -92,6 +92,7 @@ class Stage:
         self.settings = self.experiment.evaluate
         self.protocol = protocol(self.settings.protocol)
         self._check_seed()
+        self._check_selection()
         device = choose_device(self.experiment.device, name)
         self.evaluation: Evaluation = open_evaluation(
             self.protocol,
@@ -123,6 +124,15 @@ class Stage:
                 f"{self.name}: expected evaluate.seed to differ from trajectories.seed, both are {self.settings.seed}: "
                 "the student would be measured on noise that it was trained on"
             )
+
+    def _check_selection(self) -> None:
+        """No knob was chosen on the very reference that is measured against."""
+        for sampler in self.settings.samplers:
+            if getattr(sampler, "selected_on", None) == self.protocol.name:
+                raise DDError(
+                    f"{self.name}, {sampler_label(sampler)}: selected_on must not be {self.protocol.name}, which the "
+                    f"row is measured against: choose on another reference with `dd-cli select {self.name}`"
+                )
 
     def _check_images(self) -> None:
         """What the teacher draws is what the protocol measures: size, and classes that the reference has."""
@@ -204,6 +214,7 @@ class Stage:
             "parameters": self.image_sampler.parameters(sampler),
             "protocol": self.protocol.name,
             "seed": self.settings.seed,
+            "selected_on": selected_on(sampler),
             "revision": self.revision,
             "extractor_sha256": self.evaluation.extractor.weights_sha256 if self.evaluation.extractor else None,
             "reference_sha256": self.evaluation.reference.sha256 if self.evaluation.reference else None,
@@ -223,6 +234,15 @@ class Stage:
     @staticmethod
     def _is_floor(sampler: config.Sampler) -> bool:
         return isinstance(sampler, config.RealSampler | config.ReconstructionSampler)
+
+
+def selected_on(sampler: config.Sampler) -> str | None:
+    """What a row's knobs were chosen on: a reference, `by hand`, or None for a row that has none or leaves them."""
+    if not isinstance(sampler, config.TeacherSampler | config.StudentSampler | config.TeacherInvolvedSampler):
+        return None
+    own = (getattr(sampler, knob, None) for knob in ("guidance", "temperature"))
+    by_hand = sampler.noise_scale != 1 or any(value is not None for value in own)
+    return sampler.selected_on or ("by hand" if by_hand else None)
 
 
 def main(name: str, keep_images: Path | None = None) -> str:

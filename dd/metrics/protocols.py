@@ -5,6 +5,9 @@
 | adm | FID | TensorFlow Inception (torch-fidelity) | 50,000, 50 per class | OpenAI's VIRTUAL_imagenet256_labeled.npz |
 | dd | FID-dd | pytorch-fid's Inception | 50,000, random classes | statistic.pth of DD's authors |
 | fd-NAME | FD-NAME | zoo/NAME/extractor.safetensors | 10,000, balanced | zoo/NAME/reference.safetensors |
+| fd-NAME-validation | FD-NAME-validation | the same | 5,000, balanced | zoo/NAME/validation.safetensors |
+
+The last one is what `dd-cli select` chooses on: images that are not in the reference which the table is measured by.
 
 Their numbers differ for the same images (VAR-d16 reads 3.55 under adm and 4.19 under dd), so their names do. Another
 number of images biases the distance and makes another name again: "FD-fashion, N=2k".
@@ -12,13 +15,14 @@ number of images biases the distance and makes another name again: "FD-fashion, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from dd.config import project_root
 from dd.errors import DDError
 
+VALIDATION = "-validation"
 IMAGENET_REFERENCE = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/imagenet/256/"
 
 
@@ -106,11 +110,23 @@ def dataset_protocol(dataset: str) -> Protocol:
     )
 
 
+def validation_protocol(dataset: str) -> Protocol:
+    """fd-<dataset>-validation: the same classifier, and images that the reference of fd-<dataset> does not hold."""
+    return replace(
+        dataset_protocol(dataset),
+        name=f"fd-{dataset}{VALIDATION}",
+        metric=f"FD-{dataset}{VALIDATION}",
+        images=5_000,
+        reference_file=f"zoo/{dataset}/validation.safetensors",
+    )
+
+
 def protocol(name: str) -> Protocol:
     """A protocol by name. Raises DDError for an unknown one."""
     known = {p.name: p for p in (ADM, DD)}
     if name in known:
         return known[name]
     if name.startswith("fd-") and name[3:].replace("-", "").replace("_", "").isalnum():
-        return dataset_protocol(name[3:])
+        dataset = name[3:].removesuffix(VALIDATION)
+        return validation_protocol(dataset) if name.endswith(VALIDATION) else dataset_protocol(dataset)
     raise DDError(f"no protocol '{name}': expected adm, dd or fd-<dataset> (for example fd-fashion)")

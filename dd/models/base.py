@@ -134,6 +134,8 @@ class Teacher(nn.Module, ABC):
     tokenizer: Tokenizer
     # Whether a prefix is taken in as the authors' released code does it; None where that is no different.
     released_prefix: bool | None = None
+    # Whether `Filters.temperature` may be other than 1.
+    has_temperature: bool = True
 
     @property
     def groups(self) -> Groups:

@@ -62,3 +62,13 @@ def attend_over_pixels(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q_rows, k_rows, v_rows = (m.flatten(2).transpose(1, 2).unsqueeze(1) for m in (q, k, v))  # (B, 1, h*w, c)
     mixed = F.scaled_dot_product_attention(q_rows, k_rows, v_rows)
     return mixed.squeeze(1).transpose(1, 2).reshape(q.shape)
+
+
+def add_border(images: Tensor, width: int) -> Tensor:
+    """Images (B, 3, H, W) in [-1, 1] with `width` pixels of black on every side."""
+    return F.pad(images, (width,) * 4, value=-1.0) if width else images
+
+
+def cut_border(images: Tensor, width: int) -> Tensor:
+    """Undo `add_border`."""
+    return images[..., width:-width, width:-width].contiguous() if width else images

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -109,6 +109,8 @@ class ImageSampler:
             raise DDError(
                 f"released_prefix: the released code of {type(self.teacher).__name__} has no prefix of its own; drop it"
             )
+        if isinstance(sampler, config.TeacherSampler) and sampler.temperature and not self.teacher.has_temperature:
+            raise DDError(f"temperature: {type(self.teacher).__name__} has none; drop it from the sampler 'teacher'")
         if isinstance(sampler, config.SkipSampler) and sampler.n >= groups:
             raise DDError(f"skip: n must lie in 1..{groups - 1} (the teacher has {groups} groups), got {sampler.n}")
 
@@ -187,7 +189,7 @@ class ImageSampler:
         with autocast(self.precision, self.device.type):
             match sampler:
                 case config.TeacherSampler():
-                    return self.codebook[self._teacher_tokens(inputs, timed)]
+                    return self.codebook[self._teacher_row(sampler, inputs, timed)]
                 case config.StudentSampler():
                     return self._with_student(sampler, inputs, timed)
                 case config.TeacherInvolvedSampler():
@@ -209,6 +211,20 @@ class ImageSampler:
             return decode(self.teacher, inputs.condition, self.filters, draw, stop=stop)
 
         return make() if stop is not None else self._once("teacher", inputs, make)
+
+    def _teacher_row(self, sampler: config.TeacherSampler, inputs: Inputs, timed: bool) -> Tensor:
+        """(B, L): what the teacher draws with the knobs of its row."""
+        filters = self.filters_of(sampler)
+        if filters == self.filters and (timed or sampler.noise_scale == 1):
+            return self._teacher_tokens(inputs, timed)
+        e = _scaled(inputs.noise, sampler.noise_scale)
+        draw = multinomial(self._generator(inputs)) if timed else mapped(e, self._codes_of_map, self.solver)
+        return decode(self.teacher, inputs.condition, filters, draw)
+
+    def filters_of(self, sampler: config.TeacherSampler) -> Filters:
+        """The distribution that this row draws from: that of the pairs, but for what it sets itself."""
+        own = {"guidance": sampler.guidance, "temperature": sampler.temperature}
+        return replace(self.filters, **{name: value for name, value in own.items() if value is not None})
 
     def _with_student(self, sampler: config.StudentSampler, inputs: Inputs, timed: bool) -> Tensor:
         assert self.student is not None
@@ -317,6 +333,10 @@ def sampler_label(sampler: config.Sampler) -> str:
     if sampler.label:
         return sampler.label
     match sampler:
+        case config.TeacherSampler():
+            own = {"guidance": sampler.guidance, "temperature": sampler.temperature}
+            set_here = "".join(f" {name} {value:g}" for name, value in own.items() if value is not None)
+            return f"teacher{set_here}{_noise_label(sampler.noise_scale)}"
         case config.StudentSampler():
             split = "" if sampler.split is None else f" split {sampler.split}"
             return f"dd {','.join(map(str, sampler.steps))}{split}{_noise_label(sampler.noise_scale)}"

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dd import config
+from dd.errors import DDError
 from dd.flow.map import Codes
 from dd.models.base import Filters
 from dd.sampling import image_sampler as sampler_module
@@ -77,6 +78,26 @@ def test_scaled_noise_leaves_the_map_alone(make):
     assert torch.equal(plain[:, :begun], wide[:, :begun])
     assert not torch.equal(plain, wide)
     assert sampler_label(kept.model_copy(update={"noise_scale": 1.5})) == "dd+teacher 0,2 from 0 noise 1.5"
+
+
+def test_the_teacher_has_knobs_of_its_own(make):
+    """Noise, guidance and temperature of its row change nothing but that row, and their standard values nothing."""
+    image_sampler = make()
+    plain = image_sampler.codes(TEACHER, INDICES)
+    standard = TEACHER.model_copy(update={"guidance": 2.0, "temperature": 1.0})
+    assert torch.equal(plain, image_sampler.codes(standard, INDICES))
+    knobs = ("guidance", "noise_scale", *(("temperature",) if image_sampler.teacher.has_temperature else ()))
+    for knob in knobs:
+        changed = TEACHER.model_copy(update={knob: 4.0})
+        assert not torch.equal(plain, image_sampler.codes(changed, INDICES)), knob
+        assert torch.equal(make().codes(changed, INDICES), image_sampler.codes(changed, INDICES))
+    assert torch.equal(plain, image_sampler.codes(TEACHER, INDICES))
+    if not image_sampler.teacher.has_temperature:
+        with pytest.raises(DDError, match="temperature: VARTeacher has none; drop it from the sampler 'teacher'"):
+            image_sampler.check(TEACHER.model_copy(update={"temperature": 0.9}))
+    assert sampler_label(TEACHER) == "teacher"
+    labelled = TEACHER.model_copy(update={"guidance": 1.2, "noise_scale": 1.1})
+    assert sampler_label(labelled) == "teacher guidance 1.2 noise 1.1"
 
 
 def test_timing_shares_nothing(make, monkeypatch):

@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from dd.errors import DDError
 from dd.models.base import Groups, Tokenizer
 from dd.models.codebook import nearest_code
-from dd.models.vqgan import GROUPS, Downsample, ResBlock, Upsample, attend_over_pixels, group_norm
+from dd.models.vqgan import (
+    GROUPS,
+    Downsample,
+    ResBlock,
+    Upsample,
+    add_border,
+    attend_over_pixels,
+    cut_border,
+    group_norm,
+)
 
 # The official buffer `quantize.codebook_used` always has this length: the last codes drawn in training.
 USAGE_WINDOW = 65536
@@ -27,6 +36,7 @@ class VQConfig:
     patch: the networks see patch x patch pixels as one (1 officially), which spares small machines the finest level.
     shortcut: a linear way from each patch of pixels to its code and back, beside the networks (none officially). It
     carries the colours of a patch from the start, which the networks alone learn late.
+    border: pixels of black that the networks see around each image (none officially), cut off again behind them.
     """
 
     codebook_size: int = 16384
@@ -38,6 +48,7 @@ class VQConfig:
     latent: int = 16
     patch: int = 1
     shortcut: bool = False
+    border: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ch_mult", tuple(self.ch_mult))
@@ -47,7 +58,7 @@ class VQConfig:
     @property
     def image_size(self) -> int:
         """Side of the images in pixels."""
-        return self.latent * 2 ** (len(self.ch_mult) - 1) * self.patch
+        return self.latent * 2 ** (len(self.ch_mult) - 1) * self.patch - 2 * self.border
 
 
 class Attention(nn.Module):
@@ -157,7 +168,7 @@ class Shortcut(nn.Module):
 
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
-        self.side = config.image_size // config.latent
+        self.side = (config.image_size + 2 * config.border) // config.latent
         self.down = nn.Conv2d(3, config.codebook_dim, self.side, stride=self.side)
         self.up = nn.Conv2d(config.codebook_dim, 3 * self.side**2, 1)
 
@@ -221,7 +232,7 @@ class VQTokenizer(Tokenizer):
     def encode_continuous(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] to latents (B, C, h, w) before quantisation, not normalised."""
         self.check_images(images)
-        z = self.quant_conv(self.encoder(images))
+        z = self.quant_conv(self.encoder(add_border(images, self.config.border)))
         return z if self.shortcut is None else z + self.shortcut.encode(images)
 
     def quantise(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -242,7 +253,8 @@ class VQTokenizer(Tokenizer):
     def decode_map(self, codes: Tensor) -> Tensor:
         """Codes or continuous vectors (B, C, h, w) to images (B, 3, H, W), not clamped."""
         images = self.decoder(self.post_quant_conv(codes))
-        return images if self.shortcut is None else images + self.shortcut.decode(codes)
+        images = images if self.shortcut is None else images + self.shortcut.decode(codes)
+        return cut_border(images, self.config.border)
 
     def encode(self, images: Tensor) -> Tensor:
         return self.quantise(self.encode_continuous(images))[1]

@@ -100,6 +100,7 @@ class VARTeacher(Teacher):
     transformer: VAR
     tokenizer: MultiScaleTokenizer
     released_prefix: bool | None = False
+    has_temperature: bool = False
 
     def __init__(self, transformer: VAR, tokenizer: MultiScaleTokenizer) -> None:
         super().__init__()

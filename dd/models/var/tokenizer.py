@@ -16,12 +16,25 @@ from torch import Tensor, nn
 from dd.errors import DDError
 from dd.models.base import Groups, Tokenizer
 from dd.models.codebook import nearest_code
-from dd.models.vqgan import GROUPS, Downsample, ResBlock, Upsample, attend_over_pixels, group_norm
+from dd.models.vqgan import (
+    GROUPS,
+    Downsample,
+    ResBlock,
+    Upsample,
+    add_border,
+    attend_over_pixels,
+    cut_border,
+    group_norm,
+)
 
 
 @dataclass(frozen=True)
 class MultiScaleConfig:
-    """Sizes of the tokenizer. The code grid of the last scale is the latent; images are 2 ** (levels - 1) wider."""
+    """Sizes of the tokenizer. The last scale's code grid is the latent; images are 2 ** (levels - 1) * patch wider.
+
+    patch: the networks see patch x patch pixels as one (1 officially), which spares small machines the finest level.
+    border: pixels of black that the networks see around each image (none officially), cut off again behind them.
+    """
 
     codebook_size: int = 4096
     codebook_dim: int = 32
@@ -30,6 +43,8 @@ class MultiScaleConfig:
     num_res_blocks: int = 2
     patch_nums: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
     share_quant_resi: int = 4
+    patch: int = 1
+    border: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ch_mult", tuple(self.ch_mult))
@@ -42,7 +57,7 @@ class MultiScaleConfig:
     @property
     def image_size(self) -> int:
         """Side of the images in pixels."""
-        return self.patch_nums[-1] * 2 ** (len(self.ch_mult) - 1)
+        return self.patch_nums[-1] * 2 ** (len(self.ch_mult) - 1) * self.patch - 2 * self.border
 
 
 def phi_indices(scales: int, shared: int) -> list[int]:
@@ -202,7 +217,8 @@ class Encoder(nn.Module):
         super().__init__()
         widths = [config.ch, *(config.ch * m for m in config.ch_mult)]
         last = len(config.ch_mult) - 1
-        self.conv_in = nn.Conv2d(3, config.ch, 3, padding=1)
+        self.patch = config.patch
+        self.conv_in = nn.Conv2d(3 * config.patch**2, config.ch, 3, padding=1)
         self.down = nn.ModuleList()
         for i in range(last + 1):
             down = None if i == last else Downsample(widths[i + 1])
@@ -212,7 +228,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], config.codebook_dim, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv_in(x)
+        h = self.conv_in(F.pixel_unshuffle(x, self.patch) if self.patch > 1 else x)
         for level in self.down:
             h = level(h)
         return self.conv_out(F.silu(self.norm_out(self.mid(h))))
@@ -233,13 +249,15 @@ class Decoder(nn.Module):
             c_in = widths[min(i + 1, last)]
             self.up.append(Level(c_in, widths[i], config.num_res_blocks + 1, i == last, upsample=up))
         self.norm_out = group_norm(widths[0])
-        self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
+        self.patch = config.patch
+        self.conv_out = nn.Conv2d(widths[0], 3 * config.patch**2, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.mid(self.conv_in(z))
         for level in reversed(self.up):
             h = level(h)
-        return self.conv_out(F.silu(self.norm_out(h)))
+        image = self.conv_out(F.silu(self.norm_out(h)))
+        return F.pixel_shuffle(image, self.patch) if self.patch > 1 else image
 
 
 class MultiScaleTokenizer(Tokenizer):
@@ -267,7 +285,7 @@ class MultiScaleTokenizer(Tokenizer):
     def encode_continuous(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] to the feature map f (B, C, h, w) before quantisation."""
         self.check_images(images)
-        return self.quant_conv(self.encoder(images))
+        return self.quant_conv(self.encoder(add_border(images, self.config.border)))
 
     def encode(self, images: Tensor) -> Tensor:
         return torch.cat(self.quantize.quantise(self.encode_continuous(images))[0], 1)
@@ -279,7 +297,7 @@ class MultiScaleTokenizer(Tokenizer):
 
     def decode_map(self, f_hat: Tensor) -> Tensor:
         """Feature maps (B, C, h, w) to images (B, 3, H, W), not clamped."""
-        return self.decoder(self.post_quant_conv(f_hat))
+        return cut_border(self.decoder(self.post_quant_conv(f_hat)), self.config.border)
 
     def decode(self, codes: Tensor) -> Tensor:
         return self.decode_map(self.quantize.accumulate(self.split(codes))[-1]).clamp(-1, 1)

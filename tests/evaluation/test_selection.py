@@ -1,0 +1,189 @@
+"""Knobs chosen on a validation reference: what is tried, what is written, what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from dd import config
+from dd.cli.main import app
+from dd.errors import DDError
+from dd.evaluation import selection
+from dd.evaluation import stage as evaluate
+from dd.evaluation.selection import Knob, Search, check_disjoint, select, write_selection
+from dd.metrics.extractors import ClassifierExtractor
+from dd.metrics.moments import Estimate
+from dd.metrics.references import build_reference
+from tests.evaluation.test_stage import SIZE, N, project, write_params
+from tests.helpers.paths import ROOT
+
+__all__ = ["project"]
+VALIDATION = "fd-toy-validation"
+
+
+def build(project: Path, name: str = "validation", seed: int = 7, protocol: str = VALIDATION):
+    """A reference of random images beside the toy project's own."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 255, (N, 3, SIZE, SIZE), dtype=torch.uint8, generator=generator)
+    folder = project / "zoo" / "toy"
+    extractor = ClassifierExtractor(folder / "extractor.safetensors")
+    return build_reference(
+        folder / f"{name}.safetensors", protocol, extractor, [images], torch.arange(N) % 3, "validation images"
+    )
+
+
+@pytest.fixture
+def small(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The toy project with a validation reference, and few values to try."""
+    build(project)
+    monkeypatch.setattr(
+        selection, "FACTORS", {"guidance": (0.5, 1.0), "temperature": (1.0, 2.0), "noise_scale": (1.0, 1.5, 2.0)}
+    )
+    return project
+
+
+def test_every_drawn_row_gets_its_best_and_says_what_chose_it(small: Path):
+    shown: list[Knob] = []
+    found = select("toy", None, 30, shown.append)
+    of_teacher = ["guidance", "temperature", "noise_scale"]
+    assert [knob.name for knob in shown] == ["noise_scale", "noise_scale", *of_teacher, "noise_scale"]
+    assert {found.rows[place].name for place in found.rows} == {"teacher", "dd", "dd+teacher"}
+    assert all(row.selected_on == VALIDATION for row in found.rows.values())
+    teacher = next(row for row in found.rows.values() if row.name == "teacher")
+    chosen = {knob.name: knob.best for knob in shown[2:5]}
+    assert (teacher.guidance, teacher.temperature, teacher.noise_scale) == tuple(chosen.values())
+    assert list(shown[2].distances) == [0.75, 1.5]  # factors of the guidance that pairs were drawn with
+
+
+def test_the_least_distance_wins(small: Path, monkeypatch: pytest.MonkeyPatch):
+    distance = lambda self, row: Estimate(abs(row.noise_scale - 1.5) + (getattr(row, "guidance", 0) or 0))  # noqa: E731
+    monkeypatch.setattr(Search, "distance", distance)
+    found = select("toy", None, 30, lambda knob: None)
+    assert {row.noise_scale for row in found.rows.values()} == {1.5}
+    assert next(row.guidance for row in found.rows.values() if row.name == "teacher") == 0.75
+
+
+def test_selection_draws_other_noise_than_table_and_pairs(small: Path, monkeypatch: pytest.MonkeyPatch):
+    seeds = []
+    monkeypatch.setattr(
+        Search, "distance", lambda self, row: seeds.append(self.image_sampler.seed) or Estimate(row.noise_scale)
+    )
+    select("toy", None, 30, lambda knob: None)
+    settings = config.load_experiment("toy")
+    assert set(seeds).isdisjoint({settings.evaluate.seed, settings.trajectories.seed})
+
+
+def test_params_keep_comments_and_everything_else(small: Path):
+    path = small / "params.yaml"
+    text = path.read_text().replace("experiments:\n", "# mine\nexperiments: # all of them\n")
+    path.write_text(text)
+    before = config.load_params(path)
+    found = select("toy", None, 30, lambda knob: None)
+    write_selection(path, found)
+    after = path.read_text()
+    assert "# mine\nexperiments: # all of them\n" in after
+    samplers = config.load_experiment("toy", path).evaluate.samplers
+    assert {place: samplers[place].noise_scale for place in found.rows} == {
+        place: row.noise_scale for place, row in found.rows.items()
+    }
+    assert all(samplers[place].selected_on == VALIDATION for place in found.rows)
+    assert config.load_params(path).experiments["toy"].distill == before.experiments["toy"].distill
+
+
+def test_the_shipped_file_changes_in_its_own_rows_alone(tmp_path: Path):
+    path = tmp_path / "params.yaml"
+    original = (ROOT / "params.yaml").read_text()
+    path.write_text(original)
+    samplers = config.load_experiment("llamagen-fashion", path).evaluate.samplers
+    place = next(i for i, sampler in enumerate(samplers) if sampler.name == "teacher")
+    row = samplers[place].model_copy(update={"noise_scale": 1.03, "selected_on": "fd-fashion-validation"})
+    write_selection(path, selection.Selection("llamagen-fashion", "fd-fashion-validation", {place: row}))
+    lines = zip(original.splitlines(), path.read_text().splitlines(), strict=True)
+    changed = [(old.strip(), new.strip()) for old, new in lines if old != new]
+    assert changed == [
+        ("- {name: teacher}", "- {name: teacher, noise_scale: 1.03, selected_on: fd-fashion-validation}")
+    ]
+
+
+def test_rows_say_what_chose_them(small: Path):
+    write_params(
+        small,
+        samplers=[
+            {"name": "teacher", "noise_scale": 1.1, "selected_on": VALIDATION},
+            {"name": "dd", "steps": [0], "noise_scale": 1.2},
+            {"name": "dd", "steps": [0, 2]},
+            {"name": "dd+teacher", "steps": [0, 3], "teacher_start": 1, "selected_on": VALIDATION},
+            {"name": "onestep*"},
+        ],
+    )
+    evaluate.main("toy")
+    rows = json.loads((small / "results" / "toy" / "rows.json").read_text())["rows"]
+    assert [row["selected_on"] for row in rows] == [VALIDATION, "by hand", None, VALIDATION, None]
+    assert rows[0]["label"] == "teacher noise 1.1"
+    assert rows[1]["quality_ratio"] == pytest.approx(rows[1]["value"] / rows[0]["value"])
+
+
+def test_the_reference_that_reports_is_refused(small: Path):
+    with pytest.raises(DDError, match="select: fd-toy is the reference that the table is measured by"):
+        select("toy", "fd-toy", 30, lambda knob: None)
+    write_params(small, samplers=[{"name": "dd", "steps": [0], "selected_on": "fd-toy"}])
+    with pytest.raises(DDError, match=r"toy, dd 0: selected_on must not be fd-toy, which the row is measured against"):
+        evaluate.main("toy")
+
+
+def test_a_validation_split_that_overlaps_is_refused(small: Path):
+    reports = build(small, "reports", seed=1, protocol="fd-toy")
+    assert check_disjoint(build(small, "other", seed=2), reports) is None
+    with pytest.raises(DDError, match=rf"same.safetensors: {N} of {N} images are in reports.safetensors too"):
+        check_disjoint(build(small, "same", seed=1), reports)
+    with pytest.raises(DDError, match="is the reference that the table is measured by: make one of other images"):
+        check_disjoint(reports, reports)
+    (small / "zoo" / "toy" / "reference.safetensors").write_bytes((small / "zoo/toy/reports.safetensors").read_bytes())
+    build(small, seed=1)
+    with pytest.raises(DDError, match=rf"{N} of {N} images are in reference.safetensors too"):
+        select("toy", None, 30, lambda knob: None)
+
+
+def test_a_missing_validation_reference_says_what_to_do(project: Path):
+    with pytest.raises(DDError, match=r"no reference for protocol fd-toy-validation at \S+: make it"):
+        select("toy", None, 30, lambda knob: None)
+
+
+def test_samplers_that_changed_meanwhile_are_left_alone(small: Path):
+    found = select("toy", None, 30, lambda knob: None)
+    path = small / "params.yaml"
+    data = yaml.safe_load(path.read_text())
+    data["experiments"]["toy"]["evaluate"]["samplers"].insert(0, {"name": "onestep*"})
+    path.write_text(yaml.safe_dump(data))
+    before = path.read_text()
+    with pytest.raises(DDError, match=r"params.yaml: the samplers of toy have changed meanwhile: select again"):
+        write_selection(path, found)
+    assert path.read_text() == before
+
+
+def test_the_command_prints_a_table_and_writes_unless_told_not_to(small: Path):
+    before = (small / "params.yaml").read_text()
+    dry = CliRunner().invoke(app, ["select", "toy", "--images", "30", "--dry-run"])
+    assert dry.exit_code == 0, dry.output
+    assert "chosen on fd-toy-validation; params.yaml is as it was (--dry-run)" in dry.output
+    assert "dd 0, noise_scale: " in dry.output
+    assert (small / "params.yaml").read_text() == before
+    wet = CliRunner().invoke(app, ["select", "toy", "--images", "30"])
+    assert "now run: dvc repro evaluate@toy" in wet.output
+    assert "selected_on: fd-toy-validation" in (small / "params.yaml").read_text()
+
+
+def test_shipped_references_share_no_image():
+    """5,000 training images that neither the reference nor the rows `real` and `reconstruction` hold."""
+    folder = ROOT / "zoo" / "fashion"
+    extractor = ClassifierExtractor(folder / "extractor.safetensors")
+    from dd.metrics.protocols import protocol
+    from dd.metrics.references import load_reference
+
+    validation = load_reference(folder / "validation.safetensors", protocol("fd-fashion-validation"), extractor)
+    reports = load_reference(folder / "reference.safetensors", protocol("fd-fashion"), extractor)
+    assert check_disjoint(validation, reports) is None
+    assert (validation.gaussian.count, reports.gaussian.count) == (5000, 10000)
