@@ -108,6 +108,7 @@ class LossConfig(Section):
     )
     auxiliary: float = Field(0.3, ge=0, description="cross-entropy of the passes before the last (refinements)")
     own_prefix: float = Field(0.0, ge=0, description="cross-entropy against the teacher's tokens behind the student's")
+    soft: float = Field(0.0, ge=0, description="KL divergence from the distributions of distill.source")
 
 
 class SecondPhaseConfig(Section):
@@ -167,7 +168,8 @@ class DistillConfig(Section):
     precision: Literal["bf16", "fp32", "auto"] = "auto"
     seed: int = Field(0, ge=0)
     timesteps: tuple[int, ...] = Field((0,), description="trajectory points trained on: finished groups")
-    initialise: Literal["teacher", "random"] = "teacher"
+    source: str | None = Field(None, description="student of the zoo that is distilled further: its pairs are learnt")
+    initialise: Literal["teacher", "random", "source"] = "teacher"
     student: StudentOptions = StudentOptions()
     losses: LossConfig = LossConfig()
     second: SecondPhaseConfig = SecondPhaseConfig()
@@ -189,7 +191,9 @@ class DistillConfig(Section):
                 f"probe.every must be a multiple of evaluate_every ({self.evaluate_every}), got {self.probe.every}"
             )
         losses = self.losses
-        if losses.cross_entropy + losses.regression + losses.perceptual + losses.own_prefix == 0:
+        if (losses.soft or self.initialise == "source") and self.source is None:
+            raise ValueError("losses.soft and initialise: source need distill.source, a student of the zoo: name one")
+        if losses.cross_entropy + losses.regression + losses.perceptual + losses.own_prefix + losses.soft == 0:
             raise ValueError("at least one loss weight must be above 0")
         if self.second.steps and self.second.frechet:
             if self.batch < len(self.timesteps):
@@ -236,6 +240,7 @@ class StudentSampler(_Drawn):
     name: Literal["dd"]
     steps: tuple[int, ...] = (0,)
     split: int | None = Field(None, ge=0)
+    passes: PositiveInt | None = Field(None, description="of its transformer in an evaluation: any other is refused")
 
 
 class TeacherInvolvedSampler(_Drawn):
@@ -248,6 +253,7 @@ class TeacherInvolvedSampler(_Drawn):
     steps: tuple[int, ...]
     teacher_start: int = Field(ge=0)
     split: int | None = Field(None, ge=0)
+    passes: PositiveInt | None = Field(None, description="of its transformer in an evaluation: any other is refused")
     released_prefix: bool = Field(False, description="the prefix as the authors' released code takes it in")
 
 

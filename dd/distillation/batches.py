@@ -60,7 +60,7 @@ class ShardPairs:
         """Rows of the shards with their noise, on the device."""
         e = self.shards.noise(rows)
         condition = self.lookup(rows.conditions) if self.lookup else rows.conditions
-        return Pairs(e.to(self.device), rows.tokens.to(self.device), condition.to(self.device))
+        return Pairs(e.to(self.device), rows.tokens.to(self.device), condition.to(self.device), rows.indices)
 
     def state_dict(self) -> dict[str, Any]:
         """Place in the shuffled order, behind the last batch that was given out."""

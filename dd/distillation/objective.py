@@ -17,6 +17,7 @@ from dd.config import DistillConfig, SecondPhaseConfig
 from dd.distillation.frechet import MatchingLoss, straight_through
 from dd.distillation.losses import LossWeights, distillation_loss
 from dd.distillation.on_policy import FakeScore, fake_score_loss, own_prefix_loss, own_tokens, score_loss, teacher_view
+from dd.distillation.soft_targets import SoftTargets, soft_loss
 from dd.distillation.task import Pairs, Task
 from dd.errors import DDError
 from dd.flow.map import Codes
@@ -55,7 +56,7 @@ class Objective:
 
     def __init__(self, task: Task, config: DistillConfig, accelerator: Accelerator) -> None:
         self.task, self.device, self.several = task, accelerator.device, accelerator.num_processes > 1
-        self.precision, self.own_prefix = config.precision, config.losses.own_prefix
+        self.precision, self.own_prefix, self.soft = config.precision, config.losses.own_prefix, config.losses.soft
         self.second = config.second if config.second.steps else SecondPhaseConfig(pairs=1.0)
         self.weights = LossWeights(**config.losses.model_dump(include=set(LossWeights.__annotations__)))
         self.teacher = task.teacher.to(self.device).eval().requires_grad_(False)
@@ -80,6 +81,7 @@ class Objective:
 
         A fake_score that still is the teacher would call everything that guidance takes away too rare.
         """
+        pairs, _ = self._follow(pairs, finished)
         with torch.no_grad():
             output, unknown = self.predict(model, pairs, finished)
             self._frechet(output, pairs, unknown, finished)
@@ -98,20 +100,27 @@ class Objective:
 
     def terms(self, model: Model, pairs: Pairs, finished: Tensor, second: bool) -> tuple[dict[str, Tensor], Tensor]:
         """The loss terms, and a zero that keeps untrained heads in the graph of several processes."""
+        pairs, soft = self._follow(pairs, finished)
         output, unknown = self.predict(model, pairs, finished)
         decode, distance = self.teacher.tokenizer.decode, self.task.distance
         terms = distillation_loss(output, pairs.tokens, unknown, self.codebook, self.weights, decode, distance)
+        if soft is not None and self.soft:
+            terms["soft"] = self.soft * soft_loss(output.logits, soft, unknown)
         if second:
             terms = {name: self.second.pairs * term for name, term in terms.items()}
         terms |= self._on_policy(output, pairs, unknown, second)
         if self.matching is not None and second:
             terms["frechet"] = self._frechet(output, pairs, unknown, finished)
         idle = torch.zeros((), device=self.device)
-        if self.several and not self.weights.cross_entropy:
+        if self.several and not (self.weights.cross_entropy or self.soft):
             idle = idle + 0 * output.logits.sum()
         if self.several and not (self.weights.regression or self.weights.perceptual):
             idle = idle + 0 * output.codes.sum()
         return terms, idle
+
+    def _follow(self, pairs: Pairs, finished: Tensor) -> tuple[Pairs, SoftTargets | None]:
+        """The pairs that are learnt: the teacher's, or those of the student that is distilled further."""
+        return (pairs, None) if self.task.follow is None else self.task.follow(pairs, finished)
 
     def _on_policy(self, output: StudentOutput, pairs: Pairs, unknown: Tensor, second: bool) -> dict[str, Tensor]:
         """The terms that need the teacher's view of the student's own tokens (`dd.distillation.on_policy`)."""

@@ -19,13 +19,15 @@ from filelock import FileLock, Timeout
 
 from dd import __version__, config
 from dd.checkpoints import zoo
-from dd.checkpoints.students import materialise_student, save_student_dir
+from dd.checkpoints.students import load_student, materialise_student, save_student_dir
 from dd.checkpoints.teachers import load_teacher_dir, read_info
 from dd.config import DistillConfig, Experiment, SecondPhaseConfig
 from dd.distillation.batches import ShardPairs
 from dd.distillation.frechet import PictureFeatures, shifted
 from dd.distillation.losses import ImageDistance
 from dd.distillation.objective import check_timesteps
+from dd.distillation.progressive import Source, start_from
+from dd.distillation.soft_targets import SoftTargets
 from dd.distillation.task import Curves, Task
 from dd.distillation.training import Outcome, this_process, train
 from dd.distillation.validation import Probe, open_probe
@@ -44,6 +46,8 @@ log = logging.getLogger(__name__)
 
 # Pictures of the teacher that second.frechet compares with.
 WANTED = 4096
+# What the soft targets of all pairs may take; beyond it they are computed in every step. Pairs of one batch of them.
+KEPT_BYTES, KEEP_BATCH = 2**30, 128
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,11 @@ def check_inputs(name: str, experiment: Experiment, settings: DistillConfig, roo
     info = read_info(teacher_dir)
     empty = build_teacher(info.family, info.tokenizer_config, info.transformer_config, "meta")
     check_settings(settings, empty.groups)
+    if settings.source is not None and (imitated := zoo.entry(settings.source, "student").teacher) != info.name:
+        raise DDError(
+            f"distill.source: {settings.source} imitates {imitated}, the experiment's teacher is {info.name}: "
+            "name a student of it"
+        )
     shards = open_shards(root / "data" / name / "trajectories", expect_teacher=info.sha256)
     chosen = experiment.teacher
     filters = Filters.of(chosen.model_dump())
@@ -98,19 +107,38 @@ def open_task(inputs: Inputs, folder: Path) -> tuple[Task, dict[str, Any]]:
     device = process.device
     teacher = load_teacher_dir(inputs.teacher_dir, device)
     rank, world = process.process_index, process.num_processes
-    source = ShardPairs(inputs.shards, settings.batch, settings.seed, device, rank, world, lookup(inputs))
+    pairs = ShardPairs(inputs.shards, settings.batch, settings.seed, device, rank, world, lookup(inputs))
+    source = open_source(inputs, teacher, pairs) if settings.source else None
     task = Task(
         teacher=teacher,
-        pairs=source,
-        held_out=source.pairs(held_out(inputs.shards)),
+        pairs=pairs,
+        held_out=pairs.pairs(held_out(inputs.shards)),
         folder=folder,
         distance=image_distance(settings, device),
         picture_features=picture_features(inputs, teacher),
         probe=probe(inputs, teacher),
         filters=inputs.shards.plan.filters,
         solver=inputs.shards.plan.solver,
+        follow=None if source is None else source.follow,
     )
     return task, student_config(teacher, **asdict(settings.student))
+
+
+def open_source(inputs: Inputs, teacher: Teacher, pairs: ShardPairs) -> Source:
+    """The student that is distilled further; what it gives for the pairs is kept where it fits into KEPT_BYTES."""
+    settings, device = inputs.settings, teacher.codebook.device
+    assert settings.source is not None
+    source = Source(load_student(settings.source, device), teacher.codebook, settings.precision)
+    rows = inputs.shards.rows("train")
+    if (
+        rows * len(settings.timesteps) * SoftTargets.bytes_per_token(len(teacher.codebook)) * teacher.groups.length
+        > KEPT_BYTES
+    ):
+        return source
+    found = inputs.shards.to_tensors("train")
+    starts = progress(range(0, rows, KEEP_BATCH), unit="batches", label="soft targets")
+    source.keep((pairs.pairs(found.take(slice(at, at + KEEP_BATCH))) for at in starts), settings.timesteps)
+    return source
 
 
 def lookup(inputs: Inputs) -> CaptionStates | None:
@@ -177,7 +205,10 @@ def fit(task: Task, sizes: dict[str, Any], settings: DistillConfig, family: str,
     """Build, initialise and train one student."""
     torch.manual_seed(settings.seed)
     student: Student = build_student(family, sizes)
-    if settings.initialise == "teacher":
+    if settings.initialise == "source":
+        assert settings.source is not None
+        start_from(student, load_student(settings.source))
+    elif settings.initialise == "teacher":
         student.initialise_from(task.teacher)
     else:
         student.init_weights()  # type: ignore[operator]
@@ -202,8 +233,9 @@ def distill(name: str, experiment: Experiment, settings: DistillConfig, root: Pa
     """Train, save and publish. Returns what was done; nothing in processes beside the main one."""
     inputs = check_inputs(name, experiment, settings, root)
     manifest = root / "data" / name / "trajectories" / MANIFEST
+    source = zoo.entry(settings.source, "student").file.sha256 if settings.source else None
     code = [file for file in (root / "data" / name / "code" / "distill.json",) if file.is_file()]
-    folder = root / "work" / config.fingerprint("distill", __version__, name, settings, manifest, *code)
+    folder = root / "work" / config.fingerprint("distill", __version__, name, settings, manifest, source, *code)
     folder.mkdir(parents=True, exist_ok=True)
     if not this_process().is_main_process:
         run(inputs, folder)
@@ -236,6 +268,8 @@ def run(inputs: Inputs, folder: Path) -> Outcome:
             "processes": this_process().num_processes,
             "settings": settings.model_dump(mode="json"),
         }
+        if settings.source:
+            about["source_sha256"] = zoo.entry(settings.source, "student").file.sha256
         shutil.rmtree(out, ignore_errors=True)  # of an earlier run, killed while it wrote
         save_student_dir(out, outcome.student, sizes, inputs.teacher_dir, about)
         write_curves(out / "curves", outcome.curves)
@@ -256,10 +290,16 @@ def baseline(task: Task, sizes: dict[str, Any], inputs: Inputs) -> tuple[Outcome
     """The set predictor of onestep* and skip-n: the authors' student design, trained with its noise set to zero."""
     settings = inputs.settings
     plain = {**sizes, "noise_logits": False, "flow_steps": 0, "refinements": 0}
-    losses = settings.losses.model_copy(update={"own_prefix": 0.0})
-    only = {"timesteps": settings.baseline.timesteps, "losses": losses, "second": SecondPhaseConfig()}
+    losses = settings.losses.model_copy(update={"own_prefix": 0.0, "soft": 0.0, "cross_entropy": 1.0})
+    only = {
+        "timesteps": settings.baseline.timesteps,
+        "losses": losses,
+        "second": SecondPhaseConfig(),
+        "initialise": "random" if settings.initialise == "random" else "teacher",
+    }
     run = settings.model_copy(update=only)
-    free = replace(task, noise_free=True, folder=task.folder / "baseline", label="baseline", on_curves=None, probe=None)
+    folder = task.folder / "baseline"
+    free = replace(task, noise_free=True, folder=folder, label="baseline", on_curves=None, probe=None, follow=None)
     free.folder.mkdir(exist_ok=True)
     return fit(free, plain, run, inputs.experiment.family, settings.baseline.steps), plain
 

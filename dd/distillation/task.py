@@ -11,24 +11,30 @@ from torch import Tensor
 
 from dd.distillation.frechet import PictureFeatures
 from dd.distillation.losses import ImageDistance
+from dd.distillation.soft_targets import SoftTargets
 from dd.flow.grid import Solver
 from dd.models.base import Condition, Filters, Student, Teacher
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """A batch of trajectories: noise (B, L, C) float32, tokens (B, L) int64, condition of size B."""
+    """A batch of trajectories: noise (B, L, C) float32, tokens (B, L) int64, condition of size B.
+
+    indices: (B,) int64 sample indices, on the CPU, where they are known.
+    """
 
     noise: Tensor
     tokens: Tensor
     condition: Condition
+    indices: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def take(self, rows: slice) -> Pairs:
         """Some of them."""
-        return Pairs(self.noise[rows], self.tokens[rows], self.condition[rows])
+        indices = None if self.indices is None else self.indices[rows]
+        return Pairs(self.noise[rows], self.tokens[rows], self.condition[rows], indices)
 
 
 class PairSource(Protocol):
@@ -50,6 +56,8 @@ class Task:
     noise_free: zero where nothing is known, which makes the student a set predictor (the baselines).
     distance: image distance for the perceptual term; picture_features: for the Frechet term.
     filters, solver: of the trajectories.
+    follow: the pairs that are learnt in place of the teacher's, and their soft targets at trajectory points (B,)
+    (`dd.distillation.progressive`).
     probe: further held-out numbers of the averaged student, at a step.
     on_curves: called with the curves so far, after every measurement.
     """
@@ -63,6 +71,7 @@ class Task:
     picture_features: PictureFeatures | None = None
     filters: Filters = field(default_factory=Filters)
     solver: Solver | None = None
+    follow: Callable[[Pairs, Tensor], tuple[Pairs, SoftTargets]] | None = None
     probe: Callable[[Student, int], dict[str, float]] | None = None
     on_curves: Callable[[Curves], None] | None = None
     label: str = "distill"

@@ -101,6 +101,12 @@ class ImageSampler:
             sampling.check_steps(sampler.steps, groups)
             if sampler.split is not None and sampler.split > groups:
                 raise DDError(f"split must lie in 0..{groups} (the teacher's groups), got {sampler.split}")
+            wanted = sampler.passes
+            if self.student is not None and wanted is not None and wanted != self.student.passes:
+                raise DDError(
+                    f"{sampler_label(sampler)}: expected a student of passes: {wanted}, it takes "
+                    f"{self.student.passes}: set distill.student.refinements to {wanted - 1}, or correct the row"
+                )
         if isinstance(sampler, config.TeacherInvolvedSampler) and sampler.teacher_start >= sampler.steps[-1]:
             last = sampler.steps[-1] - 1
             raise DDError(f"teacher_start must lie in 0..{last} (before the last step), got {sampler.teacher_start}")

@@ -194,3 +194,14 @@ def test_passes_are_the_runs_of_a_transformer(family, monkeypatch):
         calls.clear()
         image_sampler.timed(sampler, INDICES)()
         assert len(calls) == image_sampler.passes(sampler), sampler
+
+
+def test_a_refined_student_in_a_row_of_one_pass_is_refused():
+    teacher = tiny_teacher("llamagen")
+    refined = tiny_student(teacher, "llamagen", teacher_input=True, refinements=2).eval()
+    conditions = class_conditions(CLASSES, torch.device("cpu"))
+    image_sampler = ImageSampler(teacher, conditions, Filters(), 0, refined)
+    for sampler in (ONE, TWO, INVOLVED):
+        image_sampler.check(sampler.model_copy(update={"passes": 3}))
+        with pytest.raises(DDError, match=r"expected a student of passes: 1, it takes 3: set distill\.student\.refine"):
+            image_sampler.check(sampler.model_copy(update={"passes": 1}))
