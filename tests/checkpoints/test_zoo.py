@@ -286,3 +286,30 @@ def test_stage_teacher_says_what_is_wrong(project):
     with pytest.raises(DDError, match=r"no experiment 'mina' in params\.yaml; did you mean mine"):
         stage.main("mina")
     assert not (project / "data").exists()
+
+
+def test_a_checkpoint_in_shards(project, monkeypatch):
+    """The files that an index names are read together, each part's own tensors alone; odd indexes are refused."""
+    teacher = make_teacher()
+    whole = {f"model.codes.{name}": tensor for name, tensor in teacher.tokenizer.state_dict().items()}
+    whole |= {f"model.{name}": tensor for name, tensor in teacher.get_submodule("transformer").state_dict().items()}
+    whole["head.weight"] = torch.zeros(2)
+    folder, names = project / "zoo" / "sharded", sorted(whole)
+    files = {"a-1.safetensors": names[::2], "a-2.safetensors": names[1::2]}
+    for file, held in files.items():
+        save_tensors(folder / file, {name: whole[name] for name in held})
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {name: file for file, held in files.items() for name in held}}))
+    found = zoo.entry("tiny", "teacher")
+    part = zoo.Entry(name="part", **found.model_dump(exclude={"name"}) | {"prefix": "model.", "leave": ("codes.",)})
+    tensors = teachers.read_weights(part, index)
+    assert set(tensors) == set(teacher.get_submodule("transformer").state_dict())
+    codes = part.model_copy(update={"prefix": "model.codes.", "leave": ()})
+    assert set(teachers.read_weights(codes, index)) == set(teacher.tokenizer.state_dict())
+    (folder / "a-2.safetensors").unlink()
+    with pytest.raises(DDError, match=r"a-2.safetensors is missing: restore it"):
+        teachers.read_weights(part, index)
+    for text in ("{", "{}", '{"weight_map": {}}', '{"weight_map": {"x": "../a"}}', '{"weight_map": 3}'):
+        index.write_text(text)
+        with pytest.raises(DDError, match=r"model.safetensors.index.json is no index of shards \(.*\): fetch it again"):
+            teachers.read_weights(part, index)

@@ -86,6 +86,13 @@ def write_captions(path: Path, split: scenes.Split, count: int) -> None:
 
 def write_text_project(root: Path) -> None:
     """A project with the experiment `toy` of a t2i teacher with random weights. Needs DD_ROOT to be it."""
+    write_teacher(root)
+    write_text_params(root)
+    write_data(root)
+
+
+def write_teacher(root: Path) -> None:
+    """The teacher `tiny` in the project's zoo."""
     torch.manual_seed(0)
     teacher = build_teacher("llamagen", CODES, GPT)
     for parameter in teacher.get_submodule("transformer").parameters():
@@ -97,9 +104,12 @@ def write_text_project(root: Path) -> None:
     zoo.register("tiny-tokenizer", "tokenizer", folder / "tokenizer.safetensors", config=CODES, **common)
     more: dict[str, Any] = {"tokenizer": "tiny-tokenizer", "text_encoder": "all-minilm-l6-v2", "config": GPT}
     zoo.register("tiny", "teacher", folder / "transformer.safetensors", **more, **common)
+
+
+def write_data(root: Path) -> None:
+    """Captions, and what the evaluation measures with."""
     write_captions(root / "captions" / "train.parquet", "train", 24)
     write_captions(root / "captions" / "test.parquet", "test", TEST)
-    write_text_params(root)
     extractor = root / "zoo" / "toy" / "extractor.safetensors"
     SmallClassifier(ClassifierConfig(3, SIZE, (4, 5), (0, 0))).save(extractor)
     heads = ClassifierConfig(sum(scenes.HEADS), SIZE, (4, 5), (0, 0), heads=scenes.HEADS)
@@ -109,11 +119,13 @@ def write_text_project(root: Path) -> None:
     build_reference(target, "fd-toy", ClassifierExtractor(extractor), [images], torch.arange(TEST) % 2 + 1, "test")
 
 
-def write_text_params(root: Path, captions: dict[str, str] | None = None, **teacher: Any) -> None:
+def write_text_params(
+    root: Path, captions: dict[str, str] | None = None, family: str = "llamagen", **teacher: Any
+) -> None:
     """params.yaml of it."""
     files = {"train": "captions/train.parquet", "test": "captions/test.parquet"} | (captions or {})
     experiment = {
-        "family": "llamagen",
+        "family": family,
         "condition": "text",
         "teacher": {"name": "tiny", "guidance": 2.0, "captions": files, **teacher},
         "trajectories": {"pairs": 40, "held_out": 8, "shard_size": 16, "batch": 8},

@@ -11,6 +11,7 @@ from dd.models.janus.tokenizer import JanusTokenizer, JanusVQConfig
 from dd.models.janus.transformer import JanusConfig, Transformer
 from dd.text.conditions import Captions
 from dd.trajectories.trajectory import decode
+from tests.helpers.tiny_janus import whole_model
 
 transformers = pytest.importorskip("transformers", reason='the extra "t2i" is not installed')
 
@@ -26,45 +27,7 @@ LENGTHS = (9, 3, 6)  # tokens of the prompts
 @pytest.fixture(scope="module")
 def theirs():
     """transformers' whole model, vision tower and all."""
-    config = transformers.JanusConfig(
-        text_config=transformers.LlamaConfig(
-            vocab_size=60,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=64,
-            rms_norm_eps=1e-6,
-            pad_token_id=PAD,
-            bos_token_id=BOS,
-        ),
-        vision_config=transformers.JanusVisionConfig(
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            image_size=2 * SIDE,
-            patch_size=2,
-            projection_dim=32,
-            num_image_tokens=SIDE**2,
-        ),
-        vq_config=transformers.models.janus.configuration_janus.JanusVQVAEConfig(
-            embed_dim=C,
-            num_embeddings=V,
-            latent_channels=32,
-            base_channels=32,
-            channel_multiplier=[1, 2],
-            num_res_blocks=1,
-            projection_dim=32,
-            image_token_embed_dim=32,
-        ),
-    )
-    torch.manual_seed(0)
-    model = transformers.JanusForConditionalGeneration(config).eval().requires_grad_(False)
-    for name, parameter in model.named_parameters():
-        if parameter.ndim > 1 and "vqmodel" not in name:
-            parameter.normal_(std=0.3)
-    model.generation_config.generation_kwargs = {"boi_token_id": BOI}
-    return model
+    return whole_model(SIZES, CODES)
 
 
 @pytest.fixture(scope="module")

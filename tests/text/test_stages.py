@@ -11,17 +11,21 @@ from typer.testing import CliRunner
 
 import dd
 from dd import config
+from dd.checkpoints.teachers import read_info
 from dd.cli.main import app
 from dd.distillation import stage as distill
 from dd.distillation.batches import ShardPairs
 from dd.errors import DDError
 from dd.evaluation import stage as evaluate
 from dd.metrics import distances
+from dd.models.base import Filters
 from dd.text import encoders as text_encoder
 from dd.text.conditions import Captions
 from dd.trajectories import stage as trajectories
 from dd.trajectories.reader import open_shards
+from dd.trajectories.trajectory import decode
 from stages import teacher
+from tests.helpers.tiny_janus import write_janus_project
 from tests.helpers.tiny_text import LENGTH, SIZE, TEST, write_archive, write_text_params, write_text_project
 
 pytest.importorskip("transformers", reason='the extra "t2i" is not installed')
@@ -134,3 +138,36 @@ def test_a_caption_file_that_is_not_there(project):
     with pytest.raises(DDError, match=r"no caption file .*nothing.csv: check the path"):
         teacher.main("toy")
     assert not (project / "data" / "toy" / "teacher").exists()
+
+
+def test_a_teacher_of_transformers_from_its_whole_checkpoint(tmp_path, monkeypatch):
+    """Prompts as ids: the stages, the library and a student in half the steps; tokens are the model's own."""
+    monkeypatch.setenv("DD_ROOT", str(tmp_path))
+    monkeypatch.setattr(distances, "KID_SUBSETS", 2)
+    whole = write_janus_project(tmp_path)
+    teacher.main("toy")
+    made = read_info(tmp_path / "data" / "toy" / "teacher")
+    assert (made.family, made.image_size) == ("janus", SIZE)
+    make_pairs()
+    distill.main("toy")
+    evaluate.main("toy")
+    rows = json.loads((tmp_path / "results" / "toy" / "rows.json").read_text())["rows"]
+    assert [row["label"] for row in rows] == ["teacher", "dd 0,2"]
+    assert all(row["value"] > 0 and 0 <= row["caption_accuracy"] <= 1 for row in rows)
+
+    model = dd.load("toy", "cpu")
+    prompts = ["a red boot to the left of a bag", "two bags"]
+    images = model.sample(prompts=prompts, steps=2)
+    assert images.shape == (2, SIZE, SIZE, 3)
+    alone = model.sample(prompts=prompts[:1], steps=2)[0]
+    assert abs(alone.astype(int) - images[0]).max() <= 1  # rounded from sums in another order
+    encoded = text_encoder.open_encoder(made.text_encoder, 1).encode(prompts, made.transformer_config["cls_token_num"])
+    expected = whole.generate(
+        encoded.states[..., 0],
+        attention_mask=encoded.mask.long(),
+        generation_mode="image",
+        do_sample=False,
+        guidance_scale=2.0,
+    )
+    found = decode(model.teacher, encoded, Filters(guidance=2.0), lambda log_probs, _: log_probs.argmax(-1))
+    assert torch.equal(found, expected)
