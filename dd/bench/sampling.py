@@ -16,7 +16,6 @@ import typer
 if TYPE_CHECKING:
     import torch
 
-    from dd.checkpoints import teachers
     from dd.models.base import Condition, Filters, Student, Teacher
 
 
@@ -93,7 +92,7 @@ def sampling(
         compile,
         seed,
     )
-    timings = measure(plan, *build(model, random_weights, device), filters)
+    timings = measure(plan, *build(model, random_weights, device, dtype == "bf16"), filters)
     if json:
         typer.echo(_write(plan, timings))
     else:
@@ -110,10 +109,12 @@ def teacher_filters(model: str) -> Filters:
     return Filters.of({"guidance": official.get("cfg", 1.0), **official, **entry.filters})
 
 
-def build(model: str, random_weights: bool, device: str) -> tuple[Teacher, Student]:
-    """A teacher and its student, from the zoo or with random weights of the same sizes."""
-    from dd.checkpoints import students, zoo
-    from dd.checkpoints import teachers as weights
+def build(model: str, random_weights: bool, device: str, half: bool = False) -> tuple[Teacher, Student]:
+    """A teacher and its student, from the zoo or with random weights of the same sizes.
+
+    half: what may be in bfloat16 is, of the teacher before its student is made: one of them at most is all float32.
+    """
+    from dd.checkpoints import students, teachers, zoo
     from dd.errors import DDError
     from dd.models.registry import build_student, build_teacher, student_config
 
@@ -121,39 +122,39 @@ def build(model: str, random_weights: bool, device: str) -> tuple[Teacher, Stude
     if entry.family is None:
         raise DDError(f"bench: expected a teacher of a known family, '{model}' has none; see 'dd-cli zoo list'")
     if random_weights:
-        teacher = build_teacher(entry.family, weights.tokenizer_config(entry), entry.config or {}).to(device)
-        randomise(teacher)
-        student = build_student(entry.family, student_config(teacher)).to(device)
-        randomise(student)
-        return teacher.eval().requires_grad_(False), student.eval().requires_grad_(False)
+        sizes = teachers.tokenizer_config(entry), entry.config or {}
+        teacher = ready(build_teacher(entry.family, *sizes).to(device), half)
+        return teacher, ready(build_student(entry.family, student_config(teacher)).to(device), half)
     released = [name for name, other in zoo.entries().items() if other.kind == "student" and other.teacher == model]
     if not released:
         raise DDError(f"bench: expected a released student of {model}, the zoo has none; add --random-weights")
-    return teachers.load_teacher(model, device), students.load_student(released[0], device)
+    teacher = ready(teachers.load_teacher(model, device), half)
+    return teacher, ready(students.load_student(released[0], device), half)
 
 
-def randomise(module: torch.nn.Module) -> None:
-    """Replace all-zero matrices (some heads start silent) by small random ones; values do not change the speed."""
+def ready(module: Any, half: bool) -> Any:
+    """For timing alone: small random numbers where a matrix is zero (some heads start silent), bfloat16 if `half`."""
     import torch
+
+    from dd.models.precision import store_in_bf16
 
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.ndim > 1 and not bool(parameter.any()):
                 parameter.normal_(std=0.02)
+    if half:
+        store_in_bf16(module)
+    return module.eval().requires_grad_(False)
 
 
 def measure(plan: Plan, teacher: Teacher, student: Student, filters: Filters) -> list[Timing]:
     """Time every sampler on the same classes and noise."""
     import torch
 
-    from dd.models.precision import store_in_bf16
     from dd.models.registry import family_of
     from dd.sampling.samplers import sample
     from dd.system.progress import Progress, progress
 
-    if plan.dtype == "bf16":
-        store_in_bf16(teacher)
-        store_in_bf16(student)
     if plan.compile:
         compile_blocks(teacher)
         compile_blocks(student)

@@ -62,7 +62,7 @@ def has_quirk(sampler: object) -> bool:
     return getattr(sampler, "released_prefix", False)
 
 
-GROUPS = {"var": 10, "llamagen": 256, "var-fashion": 5, "llamagen-fashion": 49}
+GROUPS = {"var": 10, "llamagen": 256, "janus": 576, "var-fashion": 5, "llamagen-fashion": 49}
 
 
 @pytest.mark.parametrize("name", preset_names())
