@@ -10,18 +10,24 @@ from dd.models.janus.teacher import JanusTeacher
 from dd.models.janus.tokenizer import JanusTokenizer, JanusVQConfig
 from dd.models.janus.transformer import JanusConfig, Transformer
 from dd.text.conditions import Captions
-from dd.trajectories.trajectory import decode
 from tests.helpers.tiny_janus import whole_model
+from tests.parity.janus import (
+    CODES,
+    LENGTHS,
+    SIDE,
+    SIZES,
+    C,
+    V,
+    generate,
+    greedy,
+    our_teacher,
+    prompts,
+    random_tokens,
+    stepwise,
+    their_logits,
+)
 
-transformers = pytest.importorskip("transformers", reason='the extra "t2i" is not installed')
-
-V, C, SIDE, T = 48, 4, 4, 9
-BOS, BOI, PAD = 1, 2, 3
-SIZES = {"dim": 32, "n_layer": 2, "n_head": 4, "ffn_dim": 48, "text_vocab": 60, "vocab_size": V, "codebook_dim": C}
-SIZES |= {"block_size": SIDE**2, "cls_token_num": T, "bos": BOS, "boi": BOI, "pad": PAD}
-CODES = {"codebook_size": V, "codebook_dim": C, "z_channels": 32, "ch": 32, "ch_mult": (1, 2), "num_res_blocks": 1}
-CODES |= {"latent": SIDE}
-LENGTHS = (9, 3, 6)  # tokens of the prompts
+transformers = pytest.importorskip("transformers", reason='the extra "text" is not installed')
 
 
 @pytest.fixture(scope="module")
@@ -32,50 +38,14 @@ def theirs():
 
 @pytest.fixture(scope="module")
 def teacher(theirs):
-    """Ours, with the same weights under the same names."""
-    ours = JanusTeacher(Transformer(JanusConfig(**SIZES)), JanusTokenizer(JanusVQConfig(**CODES)))
-    state = {name.removeprefix("model."): tensor for name, tensor in theirs.state_dict().items()}
-    ours.tokenizer.load_state_dict(
-        {name.removeprefix("vqmodel."): tensor for name, tensor in state.items() if name.startswith("vqmodel.")}
-    )
-    unread = ("vqmodel.", "vision_model.", "aligner.", "lm_head.")
-    ours.transformer.load_state_dict({n: tensor for n, tensor in state.items() if not n.startswith(unread)})
-    return ours.eval().requires_grad_(False)
-
-
-def prompts(lengths=LENGTHS, rows=T) -> Captions:
-    """Left-padded random prompts that begin with BOS and end with BOI, as the processor makes them."""
-    generator = torch.Generator().manual_seed(5)
-    states, mask = torch.full((len(lengths), rows, 1), PAD), torch.zeros(len(lengths), rows, dtype=torch.bool)
-    for row, length in enumerate(lengths):
-        words = torch.randint(4, 60, (length - 2,), generator=generator)
-        states[row, -length:, 0] = torch.cat([torch.tensor([BOS]), words, torch.tensor([BOI])])
-        mask[row, -length:] = True
-    return Captions(states, mask)
-
-
-def greedy(teacher, condition, filters):
-    return decode(teacher, condition, filters, lambda log_probs, positions: log_probs.argmax(-1))
-
-
-def generate(theirs, condition, guidance=5.0):
-    return theirs.generate(
-        condition.states[..., 0],
-        attention_mask=condition.mask.long(),
-        generation_mode="image",
-        do_sample=False,
-        guidance_scale=guidance,
-        bos_token_id=BOS,
-        pad_token_id=PAD,
-        use_cache=True,
-    )
+    return our_teacher(theirs)
 
 
 @pytest.mark.parametrize("guidance", [1.5, 5.0])
 def test_greedy_tokens_are_those_of_transformers(theirs, teacher, guidance):
     condition = prompts()
     expected = generate(theirs, condition, guidance)
-    found = greedy(teacher, condition, Filters(guidance=guidance))
+    found = greedy(teacher, condition, guidance)
     assert torch.equal(found, expected)
     assert len(torch.unique(expected)) > 8  # a constant would be no evidence
     assert len({tuple(row.tolist()) for row in expected}) == len(LENGTHS)
@@ -84,38 +54,18 @@ def test_greedy_tokens_are_those_of_transformers(theirs, teacher, guidance):
 @pytest.mark.parametrize("guidance", [1.0, 5.0])
 def test_logits_are_those_of_transformers(theirs, teacher, guidance):
     """Its language model, head and guidance over the whole sequence at once, without a cache."""
-    condition = prompts()
-    tokens = torch.randint(V, (len(LENGTHS), SIDE**2), generator=torch.Generator().manual_seed(1))
-    ids, visible = condition.states[..., 0], torch.nn.functional.pad(condition.mask.long(), (0, SIDE**2 - 1), value=1)
-    null = torch.where((ids == BOS) | (ids == BOI), ids, PAD)
-    images = theirs.prepare_embeddings_for_image_generation(tokens[:, :-1])
-
-    def run(prompt):
-        rows = torch.cat([theirs.get_input_embeddings()(prompt), images], 1)
-        hidden = theirs.model.language_model(inputs_embeds=rows, attention_mask=visible).last_hidden_state
-        return theirs.model.generation_head(hidden[:, T - 1 :])
-
-    expected = run(ids)
-    torch.testing.assert_close(teacher.logits(tokens, condition), expected, atol=2e-4, rtol=0)
-    if guidance > 1:
-        expected = run(null) + guidance * (expected - run(null))
+    condition, tokens = prompts(), random_tokens(1)
+    expected = their_logits(theirs, condition, tokens, guidance)
+    if guidance == 1:
+        torch.testing.assert_close(teacher.logits(tokens, condition), expected, atol=2e-4, rtol=0)
     assert expected.std() > 0.1
     found = teacher.score(tokens, condition, Filters(guidance=guidance))
     torch.testing.assert_close(found, expected.log_softmax(-1), atol=2e-4, rtol=0)
-    torch.testing.assert_close(stepwise(teacher, condition, tokens, guidance), found, atol=2e-4, rtol=0)
-
-
-def stepwise(teacher, condition, tokens, guidance=5.0, prefix=0, **filters):
-    state = teacher.start(condition, Filters(guidance=guidance, **filters), tokens[:, :prefix])
-    parts = []
-    for position in range(prefix, tokens.shape[1]):
-        parts.append(teacher.log_probs(state))
-        teacher.advance(state, tokens[:, position : position + 1])
-    return torch.cat(parts, 1)
+    torch.testing.assert_close(stepwise(teacher, condition, tokens, guidance=guidance), found, atol=2e-4, rtol=0)
 
 
 def test_images_are_those_of_transformers(theirs, teacher):
-    tokens = torch.randint(V, (2, SIDE**2), generator=torch.Generator().manual_seed(2))
+    tokens = random_tokens(2, 2)
     expected = theirs.decode_image_tokens(tokens).permute(0, 3, 1, 2)
     assert torch.equal(teacher.decode(teacher.codebook[tokens]), expected)
     assert expected.shape == (2, 3, teacher.tokenizer.image_size, teacher.tokenizer.image_size)
@@ -125,27 +75,27 @@ def test_images_are_those_of_transformers(theirs, teacher):
 @pytest.mark.parametrize("row", range(len(LENGTHS)))
 def test_a_prompt_alone_gives_what_it_gives_in_a_batch(theirs, teacher, row):
     """Also without any padding, as a single prompt comes out of the processor."""
-    together, filters = greedy(teacher, prompts(), Filters(guidance=5.0)), Filters(guidance=5.0)
+    together = greedy(teacher, prompts())
     alone = prompts()[row : row + 1]
-    assert torch.equal(greedy(teacher, alone, filters), together[row : row + 1])
+    assert torch.equal(greedy(teacher, alone), together[row : row + 1])
     short = Captions(alone.states[:, -LENGTHS[row] :], alone.mask[:, -LENGTHS[row] :])
-    assert torch.equal(greedy(teacher, short, filters), together[row : row + 1])
+    assert torch.equal(greedy(teacher, short), together[row : row + 1])
     assert torch.equal(generate(theirs, short), together[row : row + 1])
 
 
 @pytest.mark.parametrize("prefix", [0, 1, 7])
 def test_a_prefix_is_taken_in_at_once(teacher, prefix):
-    tokens = torch.randint(V, (len(LENGTHS), SIDE**2), generator=torch.Generator().manual_seed(3))
-    more = {"top_k": 20, "top_p": 0.9, "temperature": 0.8}
+    tokens = random_tokens(3)
+    more = {"guidance": 5.0, "top_k": 20, "top_p": 0.9, "temperature": 0.8}
     found = stepwise(teacher, prompts(), tokens, prefix=prefix, **more)
-    expected = teacher.score(tokens, prompts(), Filters(guidance=5.0, **more))
+    expected = teacher.score(tokens, prompts(), Filters(**more))
     torch.testing.assert_close(found, expected[:, prefix:], atol=2e-4, rtol=1e-4)
     assert 1 <= (found > -torch.inf).sum(-1).max() <= 20
 
 
 def test_encoding_finds_the_codes_of_a_map(teacher, monkeypatch):
     """Latents of any length are compared on the unit sphere, as Janus's tokenizer was trained."""
-    tokens = torch.randint(V, (2, SIDE**2), generator=torch.Generator().manual_seed(4))
+    tokens = random_tokens(4, 2)
     latents = 3.7 * teacher.codebook[tokens].transpose(1, 2).unflatten(2, (SIDE, SIDE))
     monkeypatch.setattr(teacher.tokenizer.quant_conv, "forward", lambda x: latents)
     size = teacher.tokenizer.image_size
@@ -201,7 +151,7 @@ def test_student_rows_depend_on_themselves_alone(teacher, options):
 def test_student_with_the_teachers_input_starts_as_the_teacher(teacher):
     """With every code known it reads what the teacher reads, so its logits are the teacher's."""
     student, condition = make_student(teacher, teacher_input=True), prompts()
-    tokens = torch.randint(V, (len(LENGTHS), SIDE**2), generator=torch.Generator().manual_seed(8))
+    tokens = random_tokens(8)
     finished = torch.full((len(LENGTHS),), SIDE**2)
     found = student(teacher.codebook[tokens], finished, condition).logits
     torch.testing.assert_close(found, teacher.logits(tokens, condition), atol=1e-5, rtol=1e-4)

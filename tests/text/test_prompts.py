@@ -10,7 +10,7 @@ from dd.text import captions
 from dd.text.encoders import open_encoder
 from tests.helpers.tiny_janus import BOI, BOS, LENGTH, MARKS, write_processor
 
-pytest.importorskip("transformers", reason='the extra "t2i" is not installed')
+pytest.importorskip("transformers", reason='the extra "text" is not installed')
 
 TEXTS = ["a red boot", "two black boots above the small bag"]
 

@@ -28,7 +28,7 @@ from stages import teacher
 from tests.helpers.tiny_janus import write_janus_project
 from tests.helpers.tiny_text import LENGTH, SIZE, TEST, write_archive, write_text_params, write_text_project
 
-pytest.importorskip("transformers", reason='the extra "t2i" is not installed')
+pytest.importorskip("transformers", reason='the extra "text" is not installed')
 
 
 @pytest.fixture(scope="module")

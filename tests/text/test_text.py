@@ -16,7 +16,7 @@ from dd.text.captions import caption_states, iterate_captions, read_captions
 from dd.text.encoders import open_encoder
 from tests.helpers.tiny_text import LENGTH, WIDTH, word_tokenizer, write_archive
 
-pytest.importorskip("transformers", reason='the extra "t2i" is not installed')
+pytest.importorskip("transformers", reason='the extra "text" is not installed')
 
 
 @pytest.fixture(scope="module")

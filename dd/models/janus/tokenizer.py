@@ -31,7 +31,7 @@ def modeling() -> Any:
     try:
         from transformers.models.janus import modeling_janus
     except ImportError as error:
-        raise DDError(f'Janus needs transformers 5 or later ({error}): pip install "dd[t2i]"') from None
+        raise DDError(f'Janus needs transformers 5 or later ({error}): pip install "dd[text]"') from None
     return modeling_janus
 
 

@@ -72,8 +72,7 @@ class Trunk(nn.Module):
 
     def visible(self, condition: Condition, length: int) -> Tensor:
         """(B, length) int64: the rows of a sequence that may be looked at, all but the padding of prompts."""
-        mask = condition.mask.long()
-        return nn.functional.pad(mask, (0, length - mask.shape[1]), value=1)
+        return nn.functional.pad(condition.mask.long(), (0, length - condition.mask.shape[1]), value=1)
 
     def run(self, x: Tensor, visible: Tensor, cache: Any = None) -> Tensor:
         """Input rows (B, n, D), behind those in the cache, to normed hidden rows (B, n, D)."""
