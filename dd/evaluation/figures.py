@@ -37,7 +37,7 @@ RC: Any = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xti
 }
 
 
-def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     from matplotlib.figure import Figure as NewFigure  # without pyplot: no global state, no window system
 
     return NewFigure(figsize=(width, height), layout=layout)
@@ -57,7 +57,7 @@ def save_figure(figure: Figure, path: Path, formats: Sequence[str] = ("png", "sv
     return files
 
 
-def _inked(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+def inked(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     """Colours are taken when an axis is made, so the settings must hold then."""
 
     @wraps(draw)
@@ -70,7 +70,7 @@ def _inked(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return wrapped
 
 
-@_inked
+@inked
 def sample_grid(images: Mapping[str, Tensor]) -> Figure:
     """One line of images per sampler: column j of every line was drawn from the same noise and class.
 
@@ -78,7 +78,7 @@ def sample_grid(images: Mapping[str, Tensor]) -> Figure:
     """
     columns = max(len(batch) for batch in images.values())
     label_width, size = 0.4 + 0.085 * max(map(len, images)), 0.62  # inches
-    figure = _figure(label_width + size * columns, 0.66 * len(images), layout=None)
+    figure = new_figure(label_width + size * columns, 0.66 * len(images), layout=None)
     axes = figure.subplots(len(images), 1, squeeze=False)[:, 0]
     figure.subplots_adjust(left=label_width / (label_width + size * columns), right=1, top=1, bottom=0, hspace=0.06)
     for axis, (label, batch) in zip(axes, images.items(), strict=True):
@@ -90,11 +90,11 @@ def sample_grid(images: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
-@_inked
+@inked
 def quality_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Distance against network evaluations (the paper's figure 1), one panel per experiment; both axes logarithmic."""
     names = list(dict.fromkeys(row["experiment"] for row in rows))
-    figure = _figure(5.4 * max(len(names), 1), 3.8)
+    figure = new_figure(5.4 * max(len(names), 1), 3.8)
     axes = figure.subplots(1, max(len(names), 1), squeeze=False)[0]
     panels = {name: [row for row in rows if row["experiment"] == name] for name in names}
     for axis, (name, mine) in zip(axes, panels.items(), strict=False):
@@ -198,11 +198,11 @@ def read_curves(folder: Path) -> dict[str, list[tuple[float, float]]]:
     return curves
 
 
-@_inked
+@inked
 def curves_figure(curves: Curves) -> Figure:
     """One panel per kind of curve (the name before the slash), every curve of that kind in it."""
     kinds = list(dict.fromkeys(name.split("/")[0] for name in curves))
-    figure = _figure(4.4 * len(kinds), 3.2)
+    figure = new_figure(4.4 * len(kinds), 3.2)
     axes = figure.subplots(1, len(kinds), squeeze=False)[0]
     colours = [colour for colour, _ in STYLE.values()]
     for axis, kind in zip(axes, kinds, strict=True):

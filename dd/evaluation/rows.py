@@ -23,6 +23,8 @@ COLUMNS = (
     "sampler",
     "label",
     "evaluations",
+    "tokens",  # of one image
+    "codes",  # of the codebook
     "passes",  # of a transformer, one after the other: a student that refines its prediction takes several a step
     "metric",
     "value",

@@ -208,6 +208,8 @@ class Stage:
             "sampler": sampler.name,
             "label": sampler_label(sampler),
             "evaluations": self.image_sampler.evaluations(sampler),
+            "tokens": self.teacher.groups.length,
+            "codes": len(self.teacher.codebook),
             "passes": self.image_sampler.passes(sampler),
             "seconds_per_image": self.image_sampler.seconds_per_image(sampler, self.settings.batch) if drawn else None,
             "timing": self.timing() if drawn else None,
