@@ -201,7 +201,7 @@ def read_info(path: Path | str) -> TeacherInfo:
 def materialise(name: str, target: Path, own: str | None = None) -> TeacherInfo:
     """Write tokenizer.safetensors, transformer.safetensors and teacher.json of a zoo's teacher into `target`.
 
-    own: a file or folder of the user's that wins over the zoo's copies (`zoo.weights_path`).
+    own: a file or folder of the user's that wins over the zoo's copies (`dd.checkpoints.zoo.weights_path`).
     Everything is checked against the entry's sizes before a byte is written.
     """
     entry = zoo.entry(name, "teacher")
@@ -210,7 +210,7 @@ def materialise(name: str, target: Path, own: str | None = None) -> TeacherInfo:
     assert family is not None
     assert config is not None
     parts = {"tokenizer": zoo.entry(entry.tokenizer or "", "tokenizer"), "transformer": entry}
-    paths = {role: zoo.weights_path(part, own, role) for role, part in parts.items()}
+    paths = {role: dd.checkpoints.zoo.weights_path(part, own, role) for role, part in parts.items()}
     tensors = {role: read_weights(parts[role], path) for role, path in paths.items()}
     for role, part in parts.items():
         refuse_misfit(entry_shapes(part.name), shapes_of(tensors[role]), paths[role], part.name)

@@ -75,7 +75,7 @@ def versions(_: Path) -> Iterator[Finding]:
     for name in NEEDED:
         version = _version(name)
         yield Finding(
-            name, "ok" if version else "missing", version or "not installed", "" if version else "make install"
+            name, "ok" if version else "missing", version or "not installed", "" if version else "make test"
         )
     for name, why in OPTIONAL.items():
         version = _version(name)
