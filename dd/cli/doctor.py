@@ -74,9 +74,7 @@ def versions(_: Path) -> Iterator[Finding]:
     yield Finding("python", "missing" if old else "ok", python, "use Python 3.11 or later" if old else "")
     for name in NEEDED:
         version = _version(name)
-        yield Finding(
-            name, "ok" if version else "missing", version or "not installed", "" if version else "make test"
-        )
+        yield Finding(name, "ok" if version else "missing", version or "not installed", "" if version else "make test")
     for name, why in OPTIONAL.items():
         version = _version(name)
         yield Finding(name, "ok" if version else "note", version or "not installed", "" if version else why)
