@@ -210,7 +210,7 @@ def materialise(name: str, target: Path, own: str | None = None) -> TeacherInfo:
     assert family is not None
     assert config is not None
     parts = {"tokenizer": zoo.entry(entry.tokenizer or "", "tokenizer"), "transformer": entry}
-    paths = {role: dd.checkpoints.zoo.weights_path(part, own, role) for role, part in parts.items()}
+    paths = {role: zoo.weights_path(part, own, role) for role, part in parts.items()}
     tensors = {role: read_weights(parts[role], path) for role, path in paths.items()}
     for role, part in parts.items():
         refuse_misfit(entry_shapes(part.name), shapes_of(tensors[role]), paths[role], part.name)
