@@ -38,15 +38,14 @@ def main(name: str) -> str:
     root = config.project_root()
     experiment = config.load_experiment(name)
     settings = experiment.teacher
-    family = zoo.entry(settings.name, "teacher").family
-    if family != experiment.family:
+    if (family := zoo.entry(settings.name, "teacher").family) != experiment.family:
         raise DDError(
             f"{name}: expected a teacher of family {experiment.family}, '{settings.name}' is of family {family}"
         )
-    scratch = root / "work" / config.fingerprint("teacher", name, settings.name, settings.path)
+    scratch = root / "work" / config.fingerprint("teacher", name, settings)
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        info = teachers.materialise(settings.name, scratch, settings.path)
+        info = teachers.materialise(settings.name, scratch, settings.path, settings.random_blocks)
         add_captions(experiment, info, root, scratch)
         publish(scratch, root / "data" / name / "teacher")
     finally:

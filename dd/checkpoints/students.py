@@ -12,10 +12,12 @@ import torch
 from dd.checkpoints import zoo
 from dd.checkpoints.safe import load_tensors, save_tensors
 from dd.checkpoints.teachers import (
+    RANDOM_BLOCKS,
     TeacherInfo,
     entry_shapes,
     frozen,
     load_strict,
+    load_teacher_dir,
     read_info,
     read_weights,
     refuse_misfit,
@@ -25,7 +27,7 @@ from dd.checkpoints.teachers import (
 from dd.config import Family
 from dd.errors import DDError
 from dd.models.base import Student
-from dd.models.registry import build_student
+from dd.models.registry import build_student, student_config
 from dd.system.files import write_text
 
 
@@ -56,12 +58,23 @@ def materialise_student(name: str, target: Path, teacher_dir: Path | str, own: s
         raise DDError(
             f"student '{name}' imitates {entry.teacher}, the experiment's teacher is {teacher.name}: change one"
         )
+    if RANDOM_BLOCKS in teacher.origin:
+        return _rehearsed(target, teacher_dir)
     path = zoo.weights_path(entry, own, "student")
     tensors = read_weights(entry, path)
     refuse_misfit(entry_shapes(name), shapes_of(tensors), path, name)
     tensors = {key: tensors.get(key, tensor) for key, tensor in _derived(entry).items()}
     provenance = {"released": name, "source": entry.source, "licence": entry.licence, "published": entry.published}
     return _write(Path(target), tensors, entry.config or {}, teacher, provenance)
+
+
+def _rehearsed(target: Path, teacher_dir: Path | str) -> StudentInfo:
+    """In a rehearsal a released student is one that starts from the random teacher: the authors' design, its depth."""
+    teacher = load_teacher_dir(teacher_dir)
+    sizes = student_config(teacher)
+    student = build_student(read_info(teacher_dir).family, sizes)
+    student.initialise_from(teacher)
+    return save_student_dir(target, student, sizes, teacher_dir, {"rehearsal": True})
 
 
 def load_student_dir(path: Path | str, teacher_dir: Path | str, device: torch.device | str = "cpu") -> Student:

@@ -29,6 +29,8 @@ Shapes = dict[str, tuple[int, ...]]
 IGNORED = {"freqs_cis": "LlamaGen's table of rotations, recomputed from the sizes"}
 # Buffers that follow from the sizes or only count usage: EMA copies of official checkpoints may lack them.
 DERIVED = ("lvl_1L", "attn_bias_for_masking", "zero_k_bias", "ema_vocab_hit_SV", "codebook_used")
+# In teacher.json of a rehearsal: where the weights are from, and the name of captions' states without an encoder.
+RANDOM_BLOCKS, RANDOM_STATES = "random blocks", "random"
 # Prefixes that wrappers (DistributedDataParallel, torch.compile) put before every key.
 WRAPPERS = ("module.", "_orig_mod.")
 
@@ -198,39 +200,82 @@ def read_info(path: Path | str) -> TeacherInfo:
         raise DDError(f"{file} is damaged or of another version ({error}): run its stage 'teacher' again") from None
 
 
-def materialise(name: str, target: Path, own: str | None = None) -> TeacherInfo:
+def materialise(name: str, target: Path, own: str | None = None, random_blocks: int = 0) -> TeacherInfo:
     """Write tokenizer.safetensors, transformer.safetensors and teacher.json of a zoo's teacher into `target`.
 
     own: a file or folder of the user's that wins over the zoo's copies (`dd.checkpoints.zoo.weights_path`).
+    random_blocks: above 0, a rehearsal's teacher of so many blocks instead (`materialise_random`).
     Everything is checked against the entry's sizes before a byte is written.
     """
+    if random_blocks:
+        return materialise_random(name, target, random_blocks)
     entry = zoo.entry(name, "teacher")
     codes = tokenizer_config(entry)
-    family, config = entry.family, entry.config
-    assert family is not None
-    assert config is not None
     parts = {"tokenizer": zoo.entry(entry.tokenizer or "", "tokenizer"), "transformer": entry}
     paths = {role: zoo.weights_path(part, own, role) for role, part in parts.items()}
     tensors = {role: read_weights(parts[role], path) for role, path in paths.items()}
     for role, part in parts.items():
         refuse_misfit(entry_shapes(part.name), shapes_of(tensors[role]), paths[role], part.name)
-    empty = build_teacher(family, codes, config, "meta")
+    origin = {role: _origin(parts[role], path, own) for role, path in paths.items()}
+    return _write(target, entry, codes, entry.config or {}, tensors, entry.text_encoder, origin)
+
+
+def materialise_random(name: str, target: Path, blocks: int) -> TeacherInfo:
+    """The same of a rehearsal: the entry's widths, so many blocks, random weights that are the same every time.
+
+    Nothing is fetched, captions get random states; teacher.json says so in `origin`.
+    """
+    entry = zoo.entry(name, "teacher")
+    codes = tokenizer_config(entry)
+    config = {**(entry.config or {}), family(entry.family or "").depth: blocks}
+    teacher = random_teacher(entry.family or "", codes, config)
+    tensors = {role: teacher.get_submodule(role).state_dict() for role in ("tokenizer", "transformer")}
+    encoder = RANDOM_STATES if entry.text_encoder else None
+    return _write(target, entry, codes, config, tensors, encoder, {RANDOM_BLOCKS: blocks})
+
+
+@torch.no_grad()
+def random_teacher(name: str, codes: Mapping[str, Any], config: Mapping[str, Any], seed: int = 0) -> Teacher:
+    """A family's teacher with random weights; its tokens are neither certain nor all alike (logits N(0, 2))."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        teacher = build_teacher(name, codes, config)
+        for role in ("tokenizer", "transformer"):
+            if hasattr(teacher.get_submodule(role), "init_weights"):
+                teacher.get_submodule(role).init_weights()  # type: ignore[operator]
+        for module in teacher.get_submodule("transformer").modules():
+            if isinstance(module, nn.Linear) and module.out_features == len(teacher.codebook):
+                nn.init.normal_(module.weight, std=2 / module.in_features**0.5)
+    return frozen(teacher)
+
+
+def _write(
+    target: Path,
+    entry: zoo.Entry,
+    codes: dict[str, Any],
+    config: dict[str, Any],
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    text_encoder: str | None,
+    origin: dict[str, Any],
+) -> TeacherInfo:
+    name = entry.family
+    assert name is not None
     info = TeacherInfo(
-        name=name,
-        family=family,
+        name=entry.name,
+        family=name,
         tokenizer_config=codes,
         transformer_config=config,
-        image_size=empty.tokenizer.image_size,
+        image_size=build_teacher(name, codes, config, "meta").tokenizer.image_size,
         classes=entry.class_names(),
-        sha256=tensors_hash({f"{r}.{k}": t for r in parts for k, t in tensors[r].items()}, family, codes, config),
+        sha256=tensors_hash({f"{r}.{k}": t for r in tensors for k, t in tensors[r].items()}, name, codes, config),
         codebook_sha256=_codebook_hash(tensors["tokenizer"]),
-        text_encoder=entry.text_encoder,
+        text_encoder=text_encoder,
         licence=entry.licence,
-        origin={role: _origin(parts[role], path, own) for role, path in paths.items()},
+        origin=origin,
     )
     target.mkdir(parents=True, exist_ok=True)
-    for role in parts:
-        save_tensors(target / f"{role}.safetensors", tensors[role])
+    for role, found in tensors.items():
+        save_tensors(target / f"{role}.safetensors", found)
     write_text(target / "teacher.json", json.dumps(asdict(info), indent=1) + "\n")
     return info
 

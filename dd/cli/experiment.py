@@ -35,10 +35,13 @@ def list_experiments() -> None:
 def add(
     preset: Annotated[str, typer.Argument(help="One of 'dd-cli experiment list'.")],
     name: Annotated[str | None, typer.Option("--as", help="Name of the new experiment.")] = None,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Cut down: full width, two random blocks, minutes on any machine.")
+    ] = False,
 ) -> None:
     """Copy a preset into params.yaml, comments kept, then say how to run it."""
     from dd.config import project_root
     from dd.presets import add_experiment
 
-    added = add_experiment(project_root() / "params.yaml", preset, name)
+    added = add_experiment(project_root() / "params.yaml", preset, name, rehearse)
     typer.echo(f"added '{added}' to params.yaml; run it with: dvc repro evaluate@{added}")

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from dd import __version__, config
 from dd.checkpoints import zoo
 from dd.checkpoints.students import load_student, materialise_student, save_student_dir
-from dd.checkpoints.teachers import load_teacher_dir, read_info
+from dd.checkpoints.teachers import RANDOM_BLOCKS, load_teacher_dir, read_info
 from dd.config import DistillConfig, Experiment, SecondPhaseConfig
 from dd.distillation.batches import ShardPairs
 from dd.distillation.frechet import PictureFeatures, shifted
@@ -33,6 +33,7 @@ from dd.distillation.training import Outcome, this_process, train
 from dd.distillation.validation import Probe, open_probe
 from dd.errors import DDError
 from dd.metrics.classifier import SmallClassifier
+from dd.metrics.perceptual import open_lpips
 from dd.models.base import Filters, Groups, Student, Teacher
 from dd.models.registry import build_student, build_teacher, student_config
 from dd.system.device import choose_device
@@ -114,7 +115,7 @@ def open_task(inputs: Inputs, folder: Path) -> tuple[Task, dict[str, Any]]:
         pairs=pairs,
         held_out=pairs.pairs(held_out(inputs.shards)),
         folder=folder,
-        distance=image_distance(settings, device),
+        distance=image_distance(settings, device, RANDOM_BLOCKS in read_info(inputs.teacher_dir).origin),
         picture_features=picture_features(inputs, teacher),
         probe=probe(inputs, teacher),
         filters=inputs.shards.plan.filters,
@@ -168,16 +169,14 @@ def held_out(shards: Shards) -> Rows:
     return shards.to_tensors("train", 1).take(slice(0))
 
 
-def image_distance(settings: DistillConfig, device: torch.device) -> ImageDistance | None:
+def image_distance(settings: DistillConfig, device: torch.device, rehearsal: bool = False) -> ImageDistance | None:
     """The perceptual network that the settings name (`check_settings`): LPIPS, or an extractor of the zoo."""
     if not settings.losses.perceptual:
         return None
     wanted = settings.losses.perceptual_network
     if wanted != "lpips":
         return extractor(wanted, device).perceptual_distance
-    import lpips
-
-    network = lpips.LPIPS(net="vgg").to(device).eval().requires_grad_(False)
+    network = open_lpips(device, random=rehearsal)
     return lambda images, targets: network(images, targets).flatten()
 
 

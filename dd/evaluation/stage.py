@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dd import config
 from dd.checkpoints.students import StudentInfo, read_student_info
+from dd.checkpoints.teachers import RANDOM_BLOCKS
 from dd.errors import DDError
 from dd.evaluation.figures import curves_figure, quality_figure, read_curves, sample_grid, save_figure
 from dd.evaluation.measure import Batch, Evaluation, Measured, check_folder, open_evaluation
@@ -193,11 +194,12 @@ class Stage:
     def _fill_grid(self, sampler: config.Sampler) -> None:
         if not self._is_floor(sampler):
             self.grid[sampler_label(sampler)] = to_uint8(
-                self.image_sampler.images(sampler, torch.arange(GRID_COLUMNS))
+                self.image_sampler.images(sampler, torch.arange(min(GRID_COLUMNS, self.settings.images)))
             ).cpu()
 
     def _row(self, sampler: config.Sampler, found: Measured) -> Row:
         drawn = not self._is_floor(sampler) and self.image_sampler.missing(sampler) is None
+        drawn = drawn and RANDOM_BLOCKS not in self.teacher_info.origin  # a rehearsal: its seconds mean nothing
         with_student = isinstance(sampler, config.StudentSampler | config.TeacherInvolvedSampler)
         released = self.student_info is not None and "released" in self.student_info.provenance
         values: dict[str, Any] = {

@@ -14,6 +14,7 @@ import yaml
 
 from dd.config import validate
 from dd.errors import DDError
+from dd.presets.rehearsal import rehearsal
 from dd.system.files import write_text
 from dd.system.names import hint
 
@@ -40,15 +41,20 @@ def describe(name: str) -> str:
     return first.removeprefix("# ") if first.startswith("#") else ""
 
 
-def add_experiment(params: Path, preset: str, name: str | None = None) -> str:
+def add_experiment(params: Path, preset: str, name: str | None = None, rehearse: bool = False) -> str:
     """Copy a preset into params.yaml, under its own or another name; returns that name.
 
+    rehearse: cut down to what runs anywhere in minutes (`dd.presets.rehearsal`), as NAME-rehearsal.
     Raises DDError if the name is taken or the file is not a params.yaml; the file is then as it was.
     """
-    name = name or preset
+    name = name or (f"{preset}-rehearsal" if rehearse else preset)
     if not NAME.fullmatch(name):
         raise DDError(f"experiment name: expected letters, digits, '-', '_' and '.', got {name!r}")
     added = re.sub(rf"^{re.escape(preset)}:", f"{name}:", preset_text(preset), flags=re.M)
+    if rehearse:
+        cut = rehearsal(yaml.safe_load(added)[name])
+        note = f"# A rehearsal of the preset {preset}: full width, random weights, numbers that mean nothing.\n"
+        added = note + yaml.safe_dump({name: cut}, sort_keys=False, default_flow_style=None, width=120)
     try:
         text = params.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -26,8 +26,7 @@ from dd.errors import DDError
 from dd.system.files import atomic_path
 from dd.system.progress import Progress, progress
 from dd.text.conditions import Captions
-from dd.text.encoders import TextEncoder, open_encoder
-from dd.text.prompts import PromptProcessor
+from dd.text.encoders import AnyEncoder, open_encoder
 
 COLUMN = "caption"
 SCENE_COLUMNS = ("layout", "attributes")  # of dd.datasets.scenes
@@ -222,7 +221,7 @@ def _shard(folder: Path, start: int) -> Path:
     return folder / f"{start // SHARD:05d}.parquet"
 
 
-def _write_shard(path: Path, captions: list[str], encoder: TextEncoder | PromptProcessor, length: int) -> None:
+def _write_shard(path: Path, captions: list[str], encoder: AnyEncoder, length: int) -> None:
     order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
     states: dict[int, bytes] = {}
     for first in range(0, len(order), BATCH):

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from dd.errors import DDError
 from dd.text.conditions import Captions, left_pad
 from dd.text.prompts import PREFIX, PromptProcessor, open_processor
+from dd.text.random_states import RANDOM_STATES, RandomStates
 
 log = logging.getLogger(__name__)
 MINILM = "all-minilm-l6-v2"
@@ -85,8 +86,13 @@ class TextEncoder:
         return [found if len(found) <= length else [*found[: length - 1], found[-1]] for found in ids]
 
 
-def open_encoder(name: str, width: int, device: str | torch.device = "cpu") -> TextEncoder | PromptProcessor:
+AnyEncoder = TextEncoder | PromptProcessor | RandomStates
+
+
+def open_encoder(name: str, width: int, device: str | torch.device = "cpu") -> AnyEncoder:
     """An encoder by name. width: the teacher's `caption_dim`. Raises DDError where it is not installed or misfits."""
+    if name == RANDOM_STATES:
+        return RandomStates(width)
     encoder = _open(name)
     if encoder.width != width:
         raise DDError(

@@ -1,0 +1,41 @@
+"""A rehearsal of a preset: the same stages and the same widths, two random blocks, a handful of pairs and images.
+
+It shows on any machine, before the first hour of the real run, that every stage finds what it needs and passes on what
+the next one reads. Its numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from dd.metrics.protocols import protocol
+
+BLOCKS, PAIRS, STEPS, IMAGES = 2, 64, 2, 2
+# Captions of a text-to-image preset, where the user's own are not there yet.
+CAPTIONS = {"train": "captions/scenes-train.parquet", "test": "captions/scenes-test.parquet"}
+
+
+def rehearsal(experiment: dict[str, Any]) -> dict[str, Any]:
+    """The experiment (as in params.yaml) cut down. Metric networks and references that are not there are left out."""
+    cut = copy.deepcopy(experiment) | {"device": "auto"}
+    cut["teacher"]["random_blocks"] = BLOCKS
+    if "captions" in cut["teacher"]:
+        cut["teacher"]["captions"] = dict(CAPTIONS)
+    if cut.get("trajectories"):
+        cut["trajectories"] |= {"pairs": PAIRS, "held_out": 4, "shard_size": 32, "batch": 32}
+    if cut.get("distill"):
+        cut["distill"] = _distill(cut["distill"])
+    evaluate = cut["evaluate"]
+    network = protocol(evaluate.get("protocol", "fd-fashion")).extractor
+    evaluate |= {"images": IMAGES, "batch": IMAGES, "allow_missing": [network, "reference"]}
+    return cut
+
+
+def _distill(settings: dict[str, Any]) -> dict[str, Any]:
+    small = {"steps": STEPS, "batch": 2, "warmup": 1, "log_every": 1, "evaluate_every": STEPS, "checkpoint_every": 1}
+    cut = {key: value for key, value in settings.items() if key not in ("accumulate", "probe")} | small
+    cut["baseline"] = {**settings.get("baseline", {}), "steps": 1}
+    if settings.get("second", {}).get("steps"):
+        cut["second"] = {**settings["second"], "steps": STEPS, "warmup": 1}
+    return cut
