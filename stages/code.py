@@ -18,7 +18,7 @@ from dd.system.files import write_text
 PLUMBING = ("dd/api.py", "dd/config.py", "dd/errors.py", "dd/system/", "dd/cli/")
 # Further code that a stage imports and that does not decide its result.
 WITHOUT = {
-    "teacher": ("dd/models/", "dd/flow/", "dd/metrics/"),  # it copies and checks tensors
+    "teacher": ("dd/models/", "dd/flow/", "dd/metrics/", "dd/presets/"),  # it copies and checks tensors
     "trajectories": ("dd/checkpoints/", "dd/models/heads.py", "dd/models/student.py", "dd/models/{family}/student.py"),
     "distill": ("dd/checkpoints/",),
     "evaluate": ("dd/checkpoints/",),

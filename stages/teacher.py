@@ -14,6 +14,7 @@ from dd import config
 from dd.checkpoints import teachers, zoo
 from dd.checkpoints.teachers import TeacherInfo
 from dd.errors import DDError
+from dd.presets.needs import demand
 from dd.system.entry import run_stage, stage_parser
 from dd.system.files import publish
 
@@ -37,6 +38,7 @@ def main(name: str) -> str:
     """Write the experiment's teacher and publish it as a whole. Returns what was done, in one line."""
     root = config.project_root()
     experiment = config.load_experiment(name)
+    demand(experiment, root, name)
     settings = experiment.teacher
     if (family := zoo.entry(settings.name, "teacher").family) != experiment.family:
         raise DDError(

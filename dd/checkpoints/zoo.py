@@ -16,7 +16,7 @@ import yaml
 from filelock import FileLock
 from pydantic import Field, ValidationError
 
-from dd.checkpoints import hub
+from dd.checkpoints import assets, hub
 from dd.config import Family, project_root
 from dd.errors import DDError
 from dd.sections import Section
@@ -173,17 +173,28 @@ def _describe(path: Path) -> FileInfo:
 
 def fetch(name: str) -> list[Path]:
     """Verified local files of an entry, and of the tokenizer or teacher that it needs; downloads what is missing."""
+    if name in assets.ASSETS:
+        return [assets.fetch_asset(assets.ASSETS[name])]
     found = entry(name)
     needed = [n for n in (found.tokenizer, found.teacher) if n]
     own = [path for file in found.files() for path in (local(file), *shards(file, local(file)))]
-    return own + [path for n in needed for path in fetch(n)]
+    placed = [assets.put_in_place(name, own[0])] if name in assets.PLACED else []
+    return own + placed + [path for n in needed for path in fetch(n)]
 
 
 def verify(name: str) -> list[Path]:
     """Check an entry's local files against their recorded hashes without any network. Raises DDError."""
+    if name in assets.ASSETS:
+        return [assets.verify_asset(assets.ASSETS[name])]
     return [
         local(file) if file.repo is None else hub.verify(file.hub_file(), file.sha256) for file in entry(name).files()
     ]
+
+
+def is_here(found: Entry) -> bool:
+    """Whether an entry's files are on this machine (their content is not read)."""
+    folder = index_file().parent
+    return all((hub.local_path(f.hub_file()) if f.repo else folder / f.path).is_file() for f in found.files())
 
 
 def local(file: FileInfo) -> Path:

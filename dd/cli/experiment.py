@@ -39,9 +39,37 @@ def add(
         bool, typer.Option("--rehearse", help="Cut down: full width, two random blocks, minutes on any machine.")
     ] = False,
 ) -> None:
-    """Copy a preset into params.yaml, comments kept, then say how to run it."""
-    from dd.config import project_root
+    """Copy a preset into params.yaml, comments kept, then say what is missing and how to run it."""
+    from dd.config import load_experiment, project_root
     from dd.presets import add_experiment
+    from dd.presets.needs import missing
 
     added = add_experiment(project_root() / "params.yaml", preset, name, rehearse)
     typer.echo(f"added '{added}' to params.yaml; run it with: dvc repro evaluate@{added}")
+    lacking = missing(load_experiment(added), project_root())
+    if lacking:
+        typer.echo("before that, get what it will need:")
+        for need in lacking:
+            typer.echo(f"- {need.what}: {need.how}")
+
+
+@app.command()
+def needs(
+    name: Annotated[str, typer.Argument(help="An experiment of params.yaml.")],
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Say what an experiment needs from its first stage to its last; exit status 1 if something is missing."""
+    from dataclasses import asdict
+
+    from dd.config import load_experiment, project_root
+    from dd.presets.needs import needs as list_needs
+
+    found = list_needs(load_experiment(name), project_root())
+    if json:
+        import json as json_module
+
+        typer.echo(json_module.dumps([asdict(need) for need in found], indent=1))
+    else:
+        for need in found:
+            typer.echo(f"{'ok     ' if need.here else 'missing'} {need.what}{'' if need.here else f': {need.how}'}")
+    raise typer.Exit(0 if all(need.here for need in found) else 1)

@@ -16,6 +16,7 @@ def list_entries(
 ) -> None:
     """Show every entry: kind, size, licence, and where its file is."""
     from dd.checkpoints import zoo
+    from dd.checkpoints.assets import ASSETS
 
     rows = [
         {
@@ -24,9 +25,20 @@ def list_entries(
             "size": entry.file.size_text(),
             "licence": entry.licence,
             "from": "zoo/" if entry.shipped else entry.file.repo or "",
-            "here": "yes" if _is_here(entry) else "",
+            "here": "yes" if zoo.is_here(entry) else "",
         }
         for name, entry in zoo.entries().items()
+    ]
+    rows += [
+        {
+            "name": asset.name,
+            "kind": asset.kind,
+            "size": f"{asset.megabytes} MB",
+            "licence": asset.licence,
+            "from": asset.url.split("/")[2],
+            "here": "yes" if asset.here() else "",
+        }
+        for asset in ASSETS.values()
     ]
     if json:
         import json as json_module
@@ -44,16 +56,29 @@ def list_entries(
 
 
 @app.command()
-def fetch(name: Name) -> None:
-    """Download an entry and what it needs (a teacher's tokenizer, a student's teacher), checked by SHA-256."""
+def fetch(
+    names: Annotated[list[str] | None, typer.Argument(help="Entries of 'dd-cli zoo list'.")] = None,
+    experiment: Annotated[str | None, typer.Option("--for", help="All that this experiment still lacks.")] = None,
+) -> None:
+    """Download entries and what they need (a teacher's tokenizer, a student's teacher), checked by SHA-256."""
     import logging
 
     from dd.checkpoints import zoo
 
+    wanted = list(names or [])
+    if experiment is not None:
+        from dd.config import load_experiment, project_root
+        from dd.presets.needs import needs
+
+        lacking = needs(load_experiment(experiment), project_root())
+        wanted += [need.fetch for need in lacking if need.fetch and need.fetch not in wanted]
+    if not wanted:
+        raise typer.BadParameter("expected names of 'dd-cli zoo list', or --for EXPERIMENT")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    for path in zoo.fetch(name):
-        typer.echo(str(path))
+    for name in wanted:
+        for path in zoo.fetch(name):
+            typer.echo(str(path))
 
 
 @app.command()
@@ -71,22 +96,19 @@ def show(name: Name) -> None:
     import yaml
 
     from dd.checkpoints import hub, zoo
+    from dd.checkpoints.assets import ASSETS
 
+    if name in ASSETS:
+        asset = ASSETS[name]
+        data = {**vars(asset), "here": asset.here(), "place": str(asset.path())}
+        typer.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120).rstrip())
+        return
     entry = zoo.entry(name)
     data = entry.model_dump(mode="json", exclude_defaults=True)
-    data["here"] = _is_here(entry)
+    data["here"] = zoo.is_here(entry)
     if entry.file.repo:
         file = entry.file.hub_file()
         record = hub.recorded(file)
         data["recorded"] = vars(record) if record else "nothing yet: the first fetch records revision and SHA-256"
         data["place"] = str(hub.local_path(file))
     typer.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120).rstrip())
-
-
-def _is_here(entry: object) -> bool:
-    """Whether an entry's files are on this machine (their content is not read)."""
-    from dd.checkpoints import hub, zoo
-
-    assert isinstance(entry, zoo.Entry)
-    folder = zoo.index_file().parent
-    return all((hub.local_path(f.hub_file()) if f.repo else folder / f.path).is_file() for f in entry.files())

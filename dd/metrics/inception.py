@@ -44,8 +44,9 @@ def _find(path: Path | None, caches: list[Path], source: str) -> Path:
     for candidate in caches:
         if candidate.is_file():
             return candidate
+    by_name = "run 'dd-cli zoo fetch inception', or " if caches[0].name in PTH_NAMES else ""
     raise MissingWeights(
-        f"Inception weights are not on this machine: fetch {source} and place it at {caches[0]}, or name its path"
+        f"Inception weights are not on this machine: {by_name}fetch {source} and place it at {caches[0]}"
     )
 
 

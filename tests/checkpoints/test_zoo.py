@@ -21,6 +21,7 @@ CODES = {"codebook_size": 16, "codebook_dim": 4, "z_channels": 32, "ch": 32, "ch
 GPT = {"n_layer": 1, "n_head": 2, "dim": 16, "vocab_size": 16, "block_size": 4, "num_classes": 3, "ffn_multiple": 16}
 LICENCE = {"licence": "MIT", "source": "made in a test"}
 CLASSES = ("hat", "shoe", "bag")
+EVALUATE = {"samplers": [{"name": "teacher"}], "allow_missing": ["classifier", "reference"]}
 
 
 def make_teacher(seed=0, **changes):
@@ -260,7 +261,7 @@ def test_damaged_folders(project):
 def experiment_of(teacher: str, family: str = "llamagen", **settings) -> str:
     """A params.yaml with one experiment."""
     experiment = {"family": family, "teacher": {"name": teacher} | settings, "student": "tiny-dd"}
-    return yaml.safe_dump({"experiments": {"mine": experiment | {"evaluate": {"samplers": [{"name": "teacher"}]}}}})
+    return yaml.safe_dump({"experiments": {"mine": experiment | {"evaluate": EVALUATE}}})
 
 
 def test_stage_teacher(project):

@@ -52,7 +52,8 @@ def make_project(root: Path, family: str = "llamagen", seed: int = 0, **trajecto
         "teacher": {"name": "tiny", "guidance": 1.5},
         "trajectories": settings,
         "distill": {"steps": 1},
-        "evaluate": {"protocol": "fd-toy", "images": 6, "samplers": [{"name": "teacher"}]},
+        "evaluate": {"protocol": "fd-toy", "images": 6, "samplers": [{"name": "teacher"}]}
+        | {"allow_missing": ["classifier", "reference"]},
     }
     (root / "params.yaml").write_text(yaml.safe_dump({"experiments": {"toy": experiment}}))
     return root

@@ -135,7 +135,7 @@ def test_settings_that_do_not_belong_together(project):
 
 def test_a_caption_file_that_is_not_there(project):
     write_text_params(project, {"test": "captions/nothing.csv"})
-    with pytest.raises(DDError, match=r"no caption file .*nothing.csv: check the path"):
+    with pytest.raises(DDError, match=r"will need what is not here: test captions .*nothing\.csv: check the path"):
         teacher.main("toy")
     assert not (project / "data" / "toy" / "teacher").exists()
 

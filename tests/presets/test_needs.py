@@ -1,0 +1,89 @@
+"""What an experiment needs is known before its first second: packages, weights, references, captions, disk."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dd.config import Experiment, validate
+from dd.errors import DDError
+from dd.presets import preset_text
+from dd.presets.needs import demand, disk_bytes, missing, needs
+from tests.helpers.paths import ROOT
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with empty caches, no network and a small disk."""
+    (tmp_path / "zoo").symlink_to(ROOT / "zoo")
+    monkeypatch.setenv("DD_ROOT", str(tmp_path))
+    monkeypatch.setenv("DD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**10, 0, 10**9))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    return tmp_path
+
+
+def experiment(preset: str, **changes: object) -> Experiment:
+    found = yaml.safe_load(preset_text(preset))[preset]
+    return validate({"experiments": {"mine": found | changes}}).experiments["mine"]
+
+
+def test_everything_that_lacks_is_named_at_once_with_its_way_out(bare: Path):
+    lacking = {need.what: need.how for need in missing(experiment("var-d16"), bare)}
+    ways = {
+        "a CUDA device": "set device: auto",
+        "package lpips": 'pip install -c constraints.txt "dd[perceptual]"',
+        "lpips-vgg (553 MB)": "dd-cli zoo fetch lpips-vgg, or place https://download.pytorch.org",
+        "inception (96 MB)": "dd-cli zoo fetch inception, or place https://github.com",
+        "reference references/statistic.pth": "dd-cli zoo fetch dd-fid-statistic",
+    }
+    for what, how in ways.items():
+        assert how in lacking[what]
+    weights = [how for what, how in lacking.items() if what.startswith("teacher var-d16 (")]
+    assert "place FoundationVision/var/var_d16.pth at" in weights[0]
+    disk = next(how for what, how in lacking.items() if what.endswith("of disk"))
+    assert "GB more (now 1 GB)" in disk
+    with pytest.raises(DDError, match=r"^mine: its stages will need what is not here: a CUDA device: "):
+        demand(experiment("var-d16"), bare, "mine")
+
+
+def test_what_is_there_is_not_asked_for(bare: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 0, 10**12))
+    monkeypatch.delenv("HF_HUB_OFFLINE")  # the stage fetches the weights then
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    assert {need.what for need in missing(experiment("var-d16", device="auto"), bare)} == {
+        "lpips-vgg (553 MB)",
+        "inception (96 MB)",
+        "reference references/statistic.pth",
+    }
+    allowed = experiment("var-d16-released", device="auto")
+    evaluate = allowed.evaluate.model_copy(update={"allow_missing": ("inception-pytorch", "reference")})
+    assert missing(allowed.model_copy(update={"evaluate": evaluate}), bare) == []
+    (bare / "references").mkdir()
+    (bare / "references" / "statistic.pth").touch()
+    found = {need.what for need in missing(experiment("var-d16-released", device="auto"), bare)}
+    assert found == {"inception (96 MB)"}
+
+
+def test_text_needs_captions_an_encoder_and_a_reference_of_its_own(bare: Path):
+    lacking = {need.what: need.how for need in missing(experiment("llamagen-t2i"), bare)}
+    assert {"train captions captions/train.parquet", "test captions captions/test.parquet"} <= set(lacking)
+    assert "dd[t2i]" in lacking["text encoder google/flan-t5-xl"]
+    assert lacking["reference references/captions.pth"].startswith("dd-cli reference build dd FOLDER --out references/")
+
+
+def test_disk_counts_checkpoints_shards_and_states_of_captions():
+    released, trained, text = (disk_bytes(experiment(name)) for name in ("var-d16-released", "var-d16", "llamagen-t2i"))
+    assert 4e9 < released < 1e10
+    assert 1.5e10 < trained < 4e10  # three copies of 310 M parameters of float32 in a checkpoint, and so on
+    assert text > 1.2e6 * 40 * 2048 * 2
+
+
+def test_shipped_experiments_have_all_they_need():
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for name, found in validate(params).experiments.items():
+        lacking = [need for need in needs(found, ROOT) if not need.here and "text encoder" not in need.what]
+        assert not lacking, name
