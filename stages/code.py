@@ -10,12 +10,10 @@ from __future__ import annotations
 import json
 
 from dd import config
-from dd.system.code import CODE, digests
+from dd.system.code import CODE, PLUMBING, digests
 from dd.system.entry import run_stage, stage_parser
 from dd.system.files import write_text
 
-# What names, parses, logs, stores and loads: no stage's result follows from it.
-PLUMBING = ("dd/api.py", "dd/config.py", "dd/errors.py", "dd/system/", "dd/cli/")
 # Further code that a stage imports and that does not decide its result.
 WITHOUT = {
     "teacher": ("dd/models/", "dd/flow/", "dd/metrics/", "dd/presets/"),  # it copies and checks tensors

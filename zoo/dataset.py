@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets import FashionMNIST
 
-from dd.config import project_root
 from dd.datasets.folder import pack_folder
 from dd.datasets.packed import ImageSet, load_images, save_images
 from dd.errors import DDError
@@ -85,18 +84,14 @@ def both(settings: Dataset, target: Path) -> dict[str, int]:
             save_images(target / name, split)
         return {name: len(split) for name, split in splits.items()}
     return pack_folder(
-        _expanded(settings.folder or ""),
+        settings.path(),
         target,
         settings.image_size,
         settings.crop,
         settings.unreadable,
-        _expanded(settings.test_folder) if settings.test_folder else None,
+        settings.test_path(),
         settings.test_share,
     )
-
-
-def _expanded(folder: str) -> Path:
-    return project_root() / Path(folder).expanduser()
 
 
 def fashion_mnist(settings: Dataset) -> dict[str, ImageSet]:

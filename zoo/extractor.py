@@ -1,6 +1,7 @@
 """Feature extractor of a data set: a small classifier -> zoo/<name>/extractor.safetensors.
 
 `target: attributes` makes it a reader of scenes: one answer for every fact of every region (dd.datasets.scenes).
+`target: rotations` needs no classes: it learns by how many quarters a picture is turned (Gidaris et al. 2018).
 """
 
 from __future__ import annotations
@@ -20,27 +21,23 @@ from dd.evaluation.scene_reader import all_right
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
 from dd.models.precision import autocast
 from dd.system.progress import Progress, progress
+from zoo import sanity
+from zoo.pixels import mirror, move, to_model
 from zoo.settings import HERE, Extractor, load_settings, pick, run_zoo
 
 log = logging.getLogger(__name__)
+ROTATIONS = (4,)  # sizes of the one answer; as "heads" it stays out of Inception scores
 
 
-def to_model(images: np.ndarray | Tensor) -> Tensor:
-    """(B, H, W, 3) uint8 to (B, 3, H, W) float32 in [-1, 1]."""
-    return torch.tensor(np.asarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def augment(images: Tensor, generator: torch.Generator, flip: bool, shift: int = 2) -> Tensor:
+def augment(images: Tensor, generator: torch.Generator, flip: bool, shift: int = 2, black: bool = False) -> Tensor:
     """Mirror half of a batch and move each image by up to `shift` pixels."""
-    if flip:
-        mirrored = torch.rand(len(images), generator=generator) < 0.5
-        images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-    size = images.shape[-1]
-    padded = F.pad(images, (shift,) * 4, value=-1.0)
-    moves = torch.randint(0, 2 * shift + 1, (2, len(images)), generator=generator)
-    rows = (moves[0, :, None] + torch.arange(size))[:, :, None]  # (B, H, 1)
-    columns = (moves[1, :, None] + torch.arange(size))[:, None, :]  # (B, 1, W)
-    return padded[torch.arange(len(images))[:, None, None], :, rows, columns].permute(0, 3, 1, 2)
+    return move(mirror(images, generator) if flip else images, generator, shift, black)
+
+
+def turn(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Every image (B, 3, H, H) in four directions, (4 B, 3, H, H), and by how many quarters it is turned (4 B, 1)."""
+    turned = [images.rot90(quarters, (2, 3)) for quarters in range(4)]
+    return torch.cat(turned), torch.arange(4).repeat_interleave(len(images))[:, None]
 
 
 @torch.no_grad()
@@ -48,17 +45,20 @@ def accuracy(model: SmallClassifier, data: ImageSet, targets: Tensor, batch: int
     """Share of images whose class is predicted right; of scenes, of which every fact is."""
     model.eval()
     hits = 0
+    turned = model.config.heads == ROTATIONS
     for i in range(0, len(data), batch):
-        logits = model(to_model(data.images[i : i + batch])).logits
-        wanted = targets[i : i + batch]
+        images, wanted = to_model(data.images[i : i + batch]), targets[i : i + batch]
+        if turned:
+            images, wanted = turn(images)
+        logits = model(images).logits
         right = all_right(logits, wanted, model.config.heads) if model.config.heads else logits.argmax(1) == wanted
         hits += int(right.sum())
-    return hits / len(data)
+    return hits / (len(data) * (4 if turned else 1))
 
 
 def targets_of(settings: Extractor, folder: Path, data: ImageSet) -> Tensor:
-    """What is to be predicted: classes (N,), or the facts (N, heads) of scenes."""
-    if settings.target == "labels":
+    """What is to be predicted: classes (N,), or the facts (N, heads) of scenes; of rotations, nothing yet."""
+    if settings.target != "attributes":
         return torch.as_tensor(data.labels)
     return torch.from_numpy(np.load(folder / "attributes.npy")).long()
 
@@ -70,7 +70,7 @@ def loss_of(logits: Tensor, targets: Tensor, heads: tuple[int, ...], smoothing: 
     parts = zip(logits.split(heads, 1), targets.unbind(1), strict=True)
     asked = [(part, target) for part, target in parts if bool((target >= 0).any())]
     losses = [F.cross_entropy(part, target, label_smoothing=smoothing) for part, target in asked]
-    return torch.stack(losses).sum() / len(REGIONS)
+    return torch.stack(losses).sum() / (len(REGIONS) if heads == HEADS else 1)
 
 
 def train(settings: Extractor, data: ImageSet, targets: Tensor) -> SmallClassifier:
@@ -79,26 +79,33 @@ def train(settings: Extractor, data: ImageSet, targets: Tensor) -> SmallClassifi
     torch.manual_seed(run.seed)
     generator = torch.Generator().manual_seed(run.seed)
     size = data.images.shape[1]
-    heads = HEADS if settings.target == "attributes" else ()
+    heads = {"labels": (), "attributes": HEADS, "rotations": ROTATIONS}[settings.target]
     model = SmallClassifier(
         ClassifierConfig(
             sum(heads) or len(data.classes), size, settings.channels, settings.blocks, grid=settings.grid, heads=heads
         )
     )
     model.to(memory_format=torch.channels_last)
-    steps = int(run.epochs * len(data) / run.batch)
+    steps = run.steps or int((run.epochs or 0) * len(data) / run.batch)
+    run.count(len(data))  # refuses a batch that is larger than the data
+    sanity.steps(steps, len(data), run.batch, "extractor")
     optimizer = torch.optim.SGD(model.parameters(), run.lr, 0.9, weight_decay=run.weight_decay, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, run.lr, total_steps=steps, pct_start=0.2)
-    order = torch.cat([torch.randperm(len(data), generator=generator) for _ in range(int(np.ceil(run.epochs)) + 1)])
+    order = torch.cat(
+        [torch.randperm(len(data), generator=generator) for _ in range(steps * run.batch // len(data) + 2)]
+    )
     model.train()
     bar: Progress[None] = progress(steps, unit="steps", label="extractor")
     with bar:
         for step in range(steps):
             rows = order[step * run.batch : (step + 1) * run.batch]
-            images = augment(to_model(data.images[rows.numpy()]), generator, run.flip, settings.shift)
+            images, wanted = to_model(data.images[rows.numpy()]), targets[rows]
+            images = augment(images, generator, run.flip, settings.shift, settings.border == "black")
+            if settings.target == "rotations":
+                images, wanted = turn(images)
             with autocast("auto"):
                 logits = model(images).logits.float()
-            loss = loss_of(logits, targets[rows], heads, settings.label_smoothing)
+            loss = loss_of(logits, wanted, heads, settings.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -15,6 +15,7 @@ from dd.datasets.packed import ImageSet, load_images
 from dd.metrics.extractors import ClassifierExtractor
 from dd.metrics.references import build_reference
 from dd.system.files import atomic_path
+from zoo import sanity
 from zoo.settings import HERE, load_settings, pick, run_zoo
 
 
@@ -25,14 +26,18 @@ def batches(data: ImageSet, size: int = 500) -> Iterator[Tensor]:
 
 
 def floor_images(train: ImageSet, count: int = 10_000) -> dict[str, np.ndarray]:
-    """`count` training images with the classes in turn: what the rows `real` and `reconstruction` are measured on.
+    """`count` training images: what the rows `real` and `reconstruction` are measured on.
 
-    images (N, H, W, 3) or, where all three channels are equal, (N, H, W); labels (N,).
+    The classes in turn; or, where the smallest class would leave out more than a third of the images, as often as they
+    are in the data. images (N, H, W, 3) or, where all three channels are equal, (N, H, W); labels (N,).
     """
     labels = np.asarray(train.labels)
-    members = [np.flatnonzero(labels == c) for c in range(len(train.classes))]
-    each = min(count // len(members), *(len(m) for m in members))
-    rows = np.stack([m[:each] for m in members], 1).reshape(-1)
+    members = [np.flatnonzero(labels == c) for c in range(max(1, len(train.classes)))]
+    each = min(count // len(members), min(len(m) for m in members))
+    if each * len(members) >= min(count, len(labels)) * 2 / 3:
+        rows = np.stack([m[:each] for m in members], 1).reshape(-1)
+    else:
+        rows = np.random.default_rng(0).permutation(len(labels))[:count]
     images = np.asarray(train.images)[rows]
     grey = bool((images == images[..., :1]).all())
     return {"images": images[..., 0] if grey else images, "labels": labels[rows].astype(np.uint16)}
@@ -51,14 +56,17 @@ def scene_images(folder: Path, train: ImageSet, count: int = 5000) -> dict[str, 
 def main(name: str) -> str:
     settings = pick(load_settings().references, "reference", name)
     test = load_images(HERE / "data" / settings.dataset / "test")
+    extractor = ClassifierExtractor(HERE / name / "extractor.safetensors")
+    sanity.reference(name, len(test), extractor.feature_width)
     target = HERE / name / "reference.safetensors"
     made = build_reference(
         target,
         protocol=f"fd-{name}",
-        extractor=ClassifierExtractor(HERE / name / "extractor.safetensors"),
+        extractor=extractor,
         images=batches(test),
         labels=torch.from_numpy(np.array(test.labels)),
         source=f"test images of {settings.dataset}",
+        classes=len(test.classes),
     )
     with atomic_path(HERE / name / "images.npz") as scratch, open(scratch, "wb") as file:
         folder = HERE / "data" / settings.dataset / "train"

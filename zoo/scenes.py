@@ -21,7 +21,7 @@ from dd.datasets.scene_images import SIZE, render
 from dd.metrics.classifier import SmallClassifier
 from dd.system.files import atomic_path, publish
 from dd.system.progress import progress
-from zoo.extractor import to_model
+from zoo.pixels import to_model
 from zoo.settings import HERE, SceneSettings, load_settings, pick, run_zoo
 
 

@@ -1,4 +1,4 @@
-"""Typed `zoo/params.yaml`, and what every training script of the zoo shares."""
+"""Typed `zoo/params.yaml` and `zoo/shipped/params.yaml`, and what every training script of the zoo shares."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ HERE = Path(__file__).resolve().parent
 
 class Dataset(Section):
     source: Literal["fashion-mnist", "folder"]
+    licence: str = Field("not stated", description="of the images, and so of what is trained on them")
     folder: str | None = Field(None, description="fashion-mnist: where the idx files lie; folder: your class folders")
     test_folder: str | None = Field(None, description="your own test split; default: test_share of every class")
     test_share: float = Field(0.1, gt=0, lt=1)
@@ -32,6 +33,14 @@ class Dataset(Section):
         if self.source == "folder" and self.folder is None:
             raise ValueError("source 'folder' needs 'folder', the path of your class folders")
         return self
+
+    def path(self) -> Path:
+        """Where the images lie; a relative path starts at the project's folder."""
+        return HERE.parent / Path(self.folder or "").expanduser()
+
+    def test_path(self) -> Path | None:
+        """Where test images of one's own lie."""
+        return HERE.parent / Path(self.test_folder).expanduser() if self.test_folder else None
 
 
 class SceneSettings(Section):
@@ -50,7 +59,8 @@ class SceneSettings(Section):
 class Training(Section):
     """Settings that every network of the zoo is trained by."""
 
-    epochs: float = Field(gt=0)
+    epochs: float | None = Field(None, gt=0)
+    steps: int | None = Field(None, gt=0, description="instead of epochs")
     batch: PositiveInt
     lr: float = Field(gt=0)
     warmup: int = Field(100, ge=0)
@@ -61,6 +71,20 @@ class Training(Section):
     seed: int = Field(0, ge=0)
     checkpoint_minutes: float = Field(2.0, gt=0)
 
+    @model_validator(mode="after")
+    def _check(self) -> Training:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("expected either epochs or steps")
+        return self
+
+    def count(self, images: int) -> int:
+        """Steps for so many images. Raises DDError where there would be none."""
+        if images < self.batch:
+            raise DDError(
+                f"batch: {self.batch} of {images} training images would train no step; set it to {max(1, images // 8)}"
+            )
+        return self.steps or int((self.epochs or 0) * (images // self.batch))
+
 
 class Extractor(Section):
     dataset: str
@@ -69,7 +93,11 @@ class Extractor(Section):
     train: Training
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     shift: int = Field(2, ge=0, description="augmentation: each image moves by up to so many pixels")
-    target: Literal["labels", "attributes"] = Field("labels", description="attributes: of scenes, a head for each fact")
+    border: Literal["edge", "black"] = Field("edge", description="what moves in: the picture's own edge, or black")
+    target: Literal["labels", "attributes", "rotations"] = Field(
+        "labels",
+        description="attributes: of scenes, a head for each fact; rotations: by how many quarters it is turned",
+    )
     grid: PositiveInt = Field(1, description="features are pooled over grid x grid parts of the image")
 
 
@@ -118,16 +146,21 @@ class TeacherSettings(Section):
     compile: bool = Field(False, description="torch.compile: faster after a minute or two, needs a C++ compiler")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of conditions that are left out, for guidance")
     filters: dict[str, float] = Field({}, description="guidance and filters it is best sampled with")
+    views: PositiveInt = Field(1, description="of each image that it learns: the further ones are moved a little")
+    shift: int = Field(1, ge=0, description="pixels that the further views are moved by, at most")
+    validate_every: int = Field(
+        0, ge=0, description="steps; the weights of the lowest held-out nll are kept. 0: the last"
+    )
 
 
 class Zoo(Section):
-    datasets: dict[str, Dataset]
+    datasets: dict[str, Dataset] = Field({})
     scenes: dict[str, SceneSettings] = Field({})
-    extractors: dict[str, Extractor]
+    extractors: dict[str, Extractor] = Field({})
     references: dict[str, Reference] = Field({})
     validations: dict[str, Validation] = Field({})
-    tokenizers: dict[str, TokenizerSettings]
-    teachers: dict[str, TeacherSettings]
+    tokenizers: dict[str, TokenizerSettings] = Field({})
+    teachers: dict[str, TeacherSettings] = Field({})
 
     @model_validator(mode="after")
     def _check(self) -> Zoo:
@@ -145,13 +178,29 @@ class Zoo(Section):
         return self
 
 
-def load_settings(path: Path = HERE / "params.yaml") -> Zoo:
-    """Read and check zoo/params.yaml. Raises DDError."""
+def load_settings(*paths: Path) -> Zoo:
+    """Read and check what ships and what is yours, as one; or the given files. Raises DDError."""
+    merged: dict[str, dict[str, Any]] = {}
+    for path in paths or (HERE / "shipped" / "params.yaml", HERE / "params.yaml"):
+        for group, entries in _read(path).items():
+            known = merged.setdefault(group, {})
+            if twice := [name for name in entries or {} if name in known]:
+                raise DDError(f"zoo/params.yaml: {group}.{twice[0]}: that name ships with the zoo; choose another")
+            known.update(entries or {})
     try:
-        return Zoo.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Zoo.model_validate(merged)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
         raise DDError(f"zoo/params.yaml: {faults}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise DDError(f"{path.name}: not valid YAML ({' '.join(str(error).split())})") from None
 
 
 def pick(group: dict[str, Any], kind: str, name: str) -> Any:

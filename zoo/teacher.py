@@ -16,40 +16,55 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dd.checkpoints.safe import load_tensors, save_tensors
-from dd.datasets.packed import ImageSet, load_images
+from dd.checkpoints.safe import load_tensors, read_metadata, save_tensors
+from dd.datasets.packed import ImageSet, load_images, packed_hash
+from dd.errors import DDError
 from dd.models.base import Condition, Teacher, Tokenizer
 from dd.models.precision import autocast
-from dd.models.registry import build_teacher
+from dd.models.registry import build_teacher, build_tokenizer, transformer_config
+from dd.system.files import sha256_file
 from dd.system.progress import progress
 from dd.text.captions import caption_states, read_captions
 from dd.text.conditions import Captions
-from zoo.extractor import to_model
-from zoo.loop import fit
-from zoo.settings import HERE, TeacherSettings, load_settings, pick, run_zoo
+from zoo import sanity
+from zoo.loop import Best, fit
+from zoo.pixels import move, to_model
+from zoo.settings import HERE, TeacherSettings, TokenizerSettings, load_settings, pick, run_zoo
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TokenSet:
-    """tokens (N, L) int64 of a data set; condition: rows (B,) to their classes (B,) or captions."""
+    """tokens (N, L) int64 of a data set; condition: rows (B,) to their classes (B,) or captions.
+
+    views: (views, N, L) what is trained on, the tokens and those of the images moved a little.
+    """
 
     tokens: Tensor
     condition: Callable[[Tensor], Condition]
+    views: Tensor
 
     def first(self, rows: int) -> TokenSet:
         """The first rows."""
-        return TokenSet(self.tokens[:rows], self.condition)
+        return TokenSet(self.tokens[:rows], self.condition, self.views[:, :rows])
 
 
 @torch.no_grad()
-def encode_all(tokenizer: Tokenizer, data: ImageSet, batch: int = 500) -> Tensor:
-    """Tokens (N, L) of every image, in order."""
+def encode_all(tokenizer: Tokenizer, data: ImageSet, batch: int = 500, shift: int = 0, seed: int = 0) -> Tensor:
+    """Tokens (N, L) of every image, in order; shift: of images moved by up to so many pixels."""
+    generator = torch.Generator().manual_seed(seed)
     parts = []
     for start in progress(range(0, len(data), batch), unit="batches", label="encode"):
-        parts.append(tokenizer.encode(to_model(data.images[start : start + batch])))
+        images = to_model(data.images[start : start + batch])
+        parts.append(tokenizer.encode(move(images, generator, shift) if shift else images))
     return torch.cat(parts)
+
+
+def encode_views(tokenizer: Tokenizer, data: ImageSet, views: int, shift: int) -> Tensor:
+    """Tokens (views, N, L) of the images as they are, then of images moved a little."""
+    moved = [encode_all(tokenizer, data, shift=shift, seed=view) for view in range(1, views)]
+    return torch.stack([encode_all(tokenizer, data), *moved])
 
 
 def conditions(settings: TeacherSettings, folder: Path, data: ImageSet) -> Callable[[Tensor], Condition]:
@@ -84,10 +99,14 @@ def negative_log_likelihood(teacher: Teacher, data: TokenSet, batch: int = 500) 
     return sum(losses) / data.tokens.numel()
 
 
-def train(settings: TeacherSettings, teacher: Teacher, data: TokenSet, identity: Any) -> Teacher:
-    """Cross-entropy under teacher forcing; `label_dropout` of the conditions are left out."""
+def train(settings: TeacherSettings, teacher: Teacher, data: TokenSet, test: TokenSet, identity: Any) -> Teacher:
+    """Cross-entropy under teacher forcing; `label_dropout` of the conditions are left out.
+
+    With `validate_every`, the weights with the lowest negative log-likelihood on `test` are kept.
+    """
     run = settings.train
-    per_epoch = len(data.tokens) // run.batch
+    steps, per_epoch = run.count(len(data.tokens)), len(data.tokens) // run.batch
+    sanity.steps(steps, len(data.tokens), run.batch, "teacher")
     order: dict[int, Tensor] = {}
     teacher.tokenizer.requires_grad_(False)
     predict = torch.compile(teacher.logits) if settings.compile else teacher.logits
@@ -100,39 +119,67 @@ def train(settings: TeacherSettings, teacher: Teacher, data: TokenSet, identity:
                 len(data.tokens), generator=torch.Generator().manual_seed(run.seed * 1000 + epoch)
             )
         rows = order[epoch][place * run.batch : (place + 1) * run.batch]
-        tokens = data.tokens[rows]
-        draw = torch.rand(len(rows), generator=torch.Generator().manual_seed(run.seed + 7919 * step + 1))
+        generator = torch.Generator().manual_seed(run.seed + 7919 * step + 1)
+        draw = torch.rand(len(rows), generator=generator)
+        view = torch.randint(len(data.views), (len(rows),), generator=generator)
+        tokens = data.views[view, rows]
         condition = drop(teacher, data.condition(rows), draw < settings.label_dropout)
         with autocast("auto"):
             logits = predict(tokens, condition)
         return {"cross_entropy": F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten())}
 
-    fit(teacher.get_submodule("transformer"), loss_of, int(run.epochs * per_epoch), run, identity, "teacher")
+    best = None
+    if settings.validate_every:
+        best = Best(lambda: negative_log_likelihood(teacher, test.first(2000)), settings.validate_every)
+    fit(teacher.get_submodule("transformer"), loss_of, steps, run, identity, "teacher", best)
     return teacher.eval()
+
+
+def open_teacher(name: str, settings: TeacherSettings, source: TokenizerSettings) -> tuple[Teacher, dict[str, Any]]:
+    """An untrained teacher over its trained tokenizer, and the whole of its transformer's settings."""
+    torch.manual_seed(settings.train.seed)
+    weights = HERE / settings.tokenizer / "tokenizer.safetensors"
+    about = read_metadata(weights)
+    family, codes = about.get("family", source.family), about.get("config", source.config)
+    tokenizer = build_tokenizer(family, codes)
+    tokenizer.load_state_dict(load_tensors(weights))
+    known = {}
+    if settings.text_encoder is None:
+        classes = len(load_images(HERE / "data" / source.dataset / "train").classes)
+        sanity.classes(name, settings.config.get("num_classes"), classes)
+        known["num_classes"] = classes
+    try:
+        config = transformer_config(family, tokenizer, settings.config, **known)
+    except DDError as error:
+        raise DDError(f"teachers.{name}.{error}") from None
+    torch.manual_seed(settings.train.seed)
+    teacher = build_teacher(family, codes, config)
+    teacher.tokenizer.load_state_dict(tokenizer.state_dict())
+    teacher.get_submodule("transformer").init_weights()  # type: ignore[operator]
+    return teacher.eval(), config
 
 
 def main(name: str) -> str:
     zoo = load_settings()
     settings = pick(zoo.teachers, "teacher", name)
     source = pick(zoo.tokenizers, "tokenizer", settings.tokenizer)
-    torch.manual_seed(settings.train.seed)
-    teacher = build_teacher(source.family, source.config, settings.config)
-    teacher.tokenizer.load_state_dict(load_tensors(HERE / settings.tokenizer / "tokenizer.safetensors"))
-    transformer = teacher.get_submodule("transformer")
-    transformer.init_weights()  # type: ignore[operator]
-    teacher.eval()
-    sets = []
+    teacher, config = open_teacher(name, settings, source)
+    sets, packed = [], HERE / "data" / source.dataset
     for split, count in (("train", settings.images or None), ("test", settings.measured)):
-        folder = HERE / "data" / source.dataset / split
-        images = load_images(folder).first(count)
-        sets.append(TokenSet(encode_all(teacher.tokenizer, images), conditions(settings, folder, images)))
+        images = load_images(packed / split).first(count)
+        views = encode_views(teacher.tokenizer, images, settings.views if split == "train" else 1, settings.shift)
+        sets.append(TokenSet(views[0], conditions(settings, packed / split, images), views))
     data, test = sets
-    train(settings, teacher, data, [settings, source])
+    identity = [settings, packed_hash(packed), sha256_file(HERE / settings.tokenizer / "tokenizer.safetensors")]
+    train(settings, teacher, data, test, identity)
     about = {
         "nll_test": round(negative_log_likelihood(teacher, test), 4),
         "nll_train": round(negative_log_likelihood(teacher, data.first(settings.measured)), 4),
     }
-    save_tensors(HERE / name / "teacher.safetensors", transformer.state_dict(), {"data": source.dataset, **about})
+    sanity.teacher(name, about["nll_test"], about["nll_train"], len(teacher.codebook))
+    made = {"data": source.dataset, "config": config, "text_encoder": settings.text_encoder}
+    weights = teacher.get_submodule("transformer").state_dict()
+    save_tensors(HERE / name / "teacher.safetensors", weights, {**made, **about})
     return f"wrote zoo/{name}/teacher.safetensors: {about}"
 
 

@@ -9,85 +9,24 @@ vectors themselves: colours enter them then, where codes from the start hold on 
 from __future__ import annotations
 
 import logging
-import os
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from dd.checkpoints.safe import save_tensors
-from dd.datasets.packed import ImageSet, load_images
+from dd.datasets.packed import ImageSet, load_images, packed_hash
 from dd.errors import DDError
 from dd.metrics.classifier import SmallClassifier
 from dd.models.base import Tokenizer
-from dd.models.llamagen.tokenizer import VQTokenizer
 from dd.models.registry import build_tokenizer, family
-from dd.models.var.tokenizer import MultiScaleTokenizer
-from zoo.extractor import to_model
+from dd.system.files import sha256_file
+from zoo import sanity
 from zoo.loop import fit
+from zoo.pixels import to_model
 from zoo.settings import HERE, TokenizerSettings, load_settings, pick, run_zoo
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One training pass: images (B, 3, H, W), vectors (N, C) that were quantised, their tokens (N,), commitment ()."""
-
-    images: Tensor
-    vectors: Tensor
-    tokens: Tensor
-    commitment: Tensor
-
-
-def replace_some(codes: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Codes (B, C, h, w) with a share of the places given to what stands at other places of the batch."""
-    B, C, h, w = codes.shape
-    rows = codes.permute(0, 2, 3, 1).flatten(0, 2)  # (B h w, C)
-    others = rows[torch.randint(len(rows), (len(rows),), generator=generator)].detach()
-    wrong = torch.rand(len(rows), 1, generator=generator) < share
-    return torch.where(wrong, others, rows).view(B, h, w, C).permute(0, 3, 1, 2)
-
-
-def training_pass(
-    model: Tokenizer,
-    images: Tensor,
-    quantised: bool = True,
-    replaced: float = 0.0,
-    generator: torch.Generator | None = None,
-) -> Pass:
-    """Encode, quantise with straight-through gradients (or, LlamaGen's only, not at all), decode.
-
-    replaced: share of LlamaGen's codes that the decoder gets wrong, drawn by `generator`.
-    """
-    if isinstance(model, VQTokenizer):
-        z = model.encode_continuous(images)
-        unit = F.normalize(z.float(), dim=1)
-        codes, chosen = model.quantise(z)
-        commitment = (unit - codes.detach()).square().sum(1).mean()
-        if replaced:
-            assert generator
-            codes = replace_some(codes, replaced, generator)
-        decoded = model.decode_map(codes if quantised else F.normalize(z.float(), dim=1))
-        vectors = unit.detach().permute(0, 2, 3, 1).flatten(0, 2)
-        return Pass(decoded, vectors, chosen.flatten(), commitment)
-    if isinstance(model, MultiScaleTokenizer):
-        f = model.encode_continuous(images)
-        quantizer = model.quantize
-        tokens, maps = quantizer.quantise(f)
-        residuals = [f.detach(), *(f.detach() - f_hat.detach() for f_hat in maps[:-1])]
-        rows = [quantizer.shrink(r, k).flatten(2).transpose(1, 2).flatten(0, 1) for k, r in enumerate(residuals)]
-        f_hat = maps[-1]
-        decoded = model.decode_map(f + (f_hat - f).detach())
-        # phi learns to bring f_hat close to f after every scale, f is held to what can be written. Both errors are in
-        # units of f's own variance, and that is held near 1: otherwise f, its codes and phi grow without end.
-        power = f.detach().square().mean()
-        fit_error = torch.stack([(m - f.detach()).square().mean() for m in maps]).mean() / power
-        commitment = (f - f_hat.detach()).square().mean() / power
-        commitment = commitment + fit_error + (f.square().mean() - 1).square()
-        return Pass(decoded, torch.cat(rows), torch.cat([t.flatten() for t in tokens]), commitment)
-    raise TypeError(type(model).__name__)
 
 
 class KMeans:
@@ -131,31 +70,23 @@ def perceptual(extractor: SmallClassifier, images: Tensor, targets: Tensor) -> T
     return maps / len(ours) + (pooled - wanted).square().mean() / wanted.square().mean()
 
 
-@torch.no_grad()
-def start_from_data(model: Tokenizer, images: Tensor) -> None:
-    """Begin with the shortcut at the principal components of images (N, 3, H, W), and with little of the networks."""
-    if not isinstance(model, VQTokenizer) or model.shortcut is None:
-        raise DDError(
-            "data_start: expected a tokenizer of family llamagen with shortcut: true; set it, or leave this out"
-        )
-    model.shortcut.start_from(images)
-    for last in (model.decoder.conv_out, model.quant_conv):
-        assert last.bias is not None
-        last.weight.mul_(0.1)
-        last.bias.zero_()
-
-
 def train(settings: TokenizerSettings, data: ImageSet, extractor: SmallClassifier, identity: object) -> Tokenizer:
     run = settings.train
     torch.manual_seed(run.seed)
     model = build_tokenizer(settings.family, settings.config)
+    if data.images.shape[1] != model.image_size:
+        raise DDError(
+            f"tokenizer: the images have {data.images.shape[1]} pixels, the config is for {model.image_size}: "
+            "change latent (or the last scale), ch_mult or patch, or the data set's image_size"
+        )
     model.init_weights()  # type: ignore[operator]
     if settings.data_start:
-        start_from_data(model, to_model(data.images[:500]))
+        model.start_from_data(to_model(data.images[:500]))
     generator = torch.Generator().manual_seed(run.seed)
     codes = model.get_parameter("quantize.embedding.weight").requires_grad_(False)
     kmeans = KMeans(codes, settings.codebook_decay, family(settings.family).unit_codes, generator)
-    per_epoch = len(data) // run.batch
+    steps, per_epoch = run.count(len(data)), len(data) // run.batch
+    sanity.steps(steps, len(data), run.batch, "tokenizer")
     order: dict[int, Tensor] = {}
 
     def loss_of(step: int) -> dict[str, Tensor]:
@@ -169,7 +100,7 @@ def train(settings: TokenizerSettings, data: ImageSet, extractor: SmallClassifie
             images = images.flip(3)
         images = images.contiguous(memory_format=torch.channels_last)
         wrong = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
-        result = training_pass(model, images, step >= settings.continuous, settings.replaced, wrong)
+        result = model.training_pass(images, step >= settings.continuous, settings.replaced, wrong)
         distance = perceptual(extractor, result.images, images)
         kmeans.update(result.vectors, result.tokens)
         error = result.images - images
@@ -180,7 +111,7 @@ def train(settings: TokenizerSettings, data: ImageSet, extractor: SmallClassifie
         }
 
     model.to(memory_format=torch.channels_last)
-    fit(model, loss_of, int(run.epochs * per_epoch), run, identity, f"tokenizer {settings.family}")
+    fit(model, loss_of, steps, run, identity, f"tokenizer {settings.family}")
     return model
 
 
@@ -201,12 +132,21 @@ def main(name: str) -> str:
     zoo = load_settings()
     settings = pick(zoo.tokenizers, "tokenizer", name)
     folder = HERE / "data" / settings.dataset
-    extractor = SmallClassifier.load(HERE / settings.extractor / "extractor.safetensors")
-    model = train(settings, load_images(folder / "train"), extractor, settings)
+    weights = HERE / settings.extractor / "extractor.safetensors"
+    identity = [settings, packed_hash(folder), sha256_file(weights)]
+    model = train(settings, load_images(folder / "train"), SmallClassifier.load(weights), identity)
+    test = load_images(folder / "test")
+    about = report(model, test)
+    sanity.tokenizer(
+        name,
+        about["absolute_error"],
+        sanity.constant_error(test.images[:2000]),
+        about["codebook_perplexity"],
+        len(model.codebook),
+    )
     target = HERE / name / "tokenizer.safetensors"
-    os.makedirs(target.parent, exist_ok=True)
-    about = report(model, load_images(folder / "test"))
-    save_tensors(target, model.state_dict(), {"data": settings.dataset, **{k: str(v) for k, v in about.items()}})
+    made = {"data": settings.dataset, "family": settings.family, "config": settings.config}
+    save_tensors(target, model.state_dict(), {**made, **{k: str(v) for k, v in about.items()}})
     return f"wrote zoo/{name}/tokenizer.safetensors: {about}"
 
 

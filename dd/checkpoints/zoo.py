@@ -141,29 +141,55 @@ def _read_index(path: Path) -> dict[str, Entry]:
         raise DDError(f"{path} is not an index ({' '.join(str(error).split())}): restore it from git") from None
 
 
-def register(name: str, kind: Kind, file: Path, *, companions: tuple[Path, ...] = (), **fields: Any) -> Entry:
+def register(
+    name: str,
+    kind: Kind,
+    file: Path,
+    *,
+    companions: tuple[Path, ...] = (),
+    largest: int | None = LARGEST_SHIPPED,
+    **fields: Any,
+) -> Entry:
     """Write (or replace) an entry of zoo/index.yaml for files below zoo/, with their sizes and SHA-256.
 
-    fields: as in `Entry`; licence and source are needed. Raises DDError for a file elsewhere or over 10 MB.
+    fields: as in `Entry`; licence and source are needed. largest: bytes that a file may have (None: any number).
+    Raises DDError for a file elsewhere, missing or larger.
     """
-    described = [_describe(Path(path)) for path in (file, *companions)]
+    described = [_describe(Path(path), largest) for path in (file, *companions)]
     new = Entry(name=name, kind=kind, file=described[0], companions=tuple(described[1:]), **fields)
     path = index_file()
     with FileLock(f"{path}.lock"):
         kept = _read_index(path) if path.is_file() else {}
         kept[name] = new
-        data = {n: e.model_dump(mode="json", exclude_defaults=True, exclude={"name"}) for n, e in kept.items()}
-        write_text(path, INDEX_HEADER + yaml.safe_dump(data, sort_keys=False, width=120, allow_unicode=True))
+        _write_index(path, kept)
     return new
 
 
-def _describe(path: Path) -> FileInfo:
+def unregister(*names: str) -> list[str]:
+    """Take entries out of zoo/index.yaml; returns the names of those that were there."""
+    path = index_file()
+    with FileLock(f"{path}.lock"):
+        kept = _read_index(path) if path.is_file() else {}
+        gone = [name for name in names if kept.pop(name, None)]
+        if gone:
+            _write_index(path, kept)
+    return gone
+
+
+def _write_index(path: Path, kept: dict[str, Entry]) -> None:
+    data = {n: e.model_dump(mode="json", exclude_defaults=True, exclude={"name"}) for n, e in kept.items()}
+    write_text(path, INDEX_HEADER + yaml.safe_dump(data, sort_keys=False, width=120, allow_unicode=True))
+
+
+def _describe(path: Path, largest: int | None) -> FileInfo:
     zoo = index_file().parent.resolve()
     path = path.resolve()
-    if not path.is_relative_to(zoo) or not path.is_file():
+    if not path.is_relative_to(zoo):
         raise DDError(f"register: expected a file below {zoo}, got {path}; put it there first")
+    if not path.is_file():
+        raise DDError(f"register: there is no file {path}; train or place it first")
     size = path.stat().st_size
-    if size > LARGEST_SHIPPED:
+    if largest is not None and size > largest:
         raise DDError(f"register: {path.name} has {size / 1e6:.1f} MB, shipped files at most 10 MB; make it smaller")
     return FileInfo(path=path.relative_to(zoo).as_posix(), sha256=sha256_file(path), size=size)
 

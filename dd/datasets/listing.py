@@ -91,7 +91,8 @@ def list_folder(root: Path) -> Listing:
 
 
 def _of_classes(root: Path, classes: tuple[str, ...], skipped: list[Skipped], warnings: list[str]) -> Listing:
-    files, kept = [], []
+    files: list[File] = []
+    kept: list[str] = []
     for name in classes:
         found = list(_walk(root / name, root, skipped))
         if not found:
@@ -190,7 +191,9 @@ def _captioned(
     root: Path, metadata: Path, captions: list[tuple[str, str]], skipped: list[Skipped], warnings: list[str]
 ) -> Listing:
     files: dict[str, File] = {}
+    named: set[str] = set()
     for name, caption in captions:
+        named.add(name)
         parts = PurePosixPath(name.replace("\\", "/"))
         path = root / parts
         if not name or parts.is_absolute() or ".." in parts.parts:
@@ -204,7 +207,7 @@ def _captioned(
         else:
             files[str(parts)] = File(str(parts), path, 0, caption)
     for name, path in _walk(root, root, []):
-        if name not in files and path != metadata:
+        if name not in named and path != metadata:
             skipped.append(Skipped(name, f"no caption in {metadata.name}"))
     if not files:
         raise DDError(f"{metadata} names no picture that is there; expected file names below {root.name}")

@@ -57,12 +57,14 @@ def build_reference(
     labels: Tensor,
     source: str,
     keep: int = 10_000,
+    classes: int = 0,
 ) -> Reference:
     """Measure real images and write the reference.
 
-    images: batches (B, 3, H, W) uint8; labels (N,) int64, in the same order; keep: features to store (as float16).
+    images: batches (B, 3, H, W) uint8; labels (N,) int64, in the same order; keep: features to store (as float16);
+    classes: how many there are, should the images not show all of them.
     """
-    count, classes = len(labels), int(labels.max()) + 1
+    count, classes = len(labels), max(classes, int(labels.max()) + 1)
     check = RgbBatches(extractor.image_size)
     moments = Moments(extractor.feature_width, count)
     spread = ClassSpread(extractor.feature_width, classes, count)

@@ -90,6 +90,20 @@ class StudentOutput:
     auxiliary: tuple[Tensor, ...] = ()
 
 
+@dataclass(frozen=True)
+class TrainingPass:
+    """What a tokenizer makes of a batch in training.
+
+    images: (B, 3, H, W) reconstructions. vectors: (N, C) that were quantised, without gradients; tokens: (N,) their
+    codes. commitment: () how far the vectors lie from their codes.
+    """
+
+    images: Tensor
+    vectors: Tensor
+    tokens: Tensor
+    commitment: Tensor
+
+
 class Tokenizer(nn.Module, ABC):
     """Images to token indices and code vectors back to images."""
 
@@ -108,6 +122,23 @@ class Tokenizer(nn.Module, ABC):
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
         """Code vectors (B, L, C), quantised or not, to images (B, 3, H, W) in about [-1, 1]."""
+
+    def training_pass(
+        self, images: Tensor, quantised: bool = True, replaced: float = 0.0, generator: torch.Generator | None = None
+    ) -> TrainingPass:
+        """Encode images (B, 3, H, W) in [-1, 1], quantise with straight-through gradients (or not at all), decode.
+
+        replaced: share of the codes that the decoder gets wrong, drawn by `generator`. Raises DDError for what this
+        tokenizer cannot do, and for one that can only be loaded.
+        """
+        raise DDError(f"{type(self).__name__} cannot be trained here; name a tokenizer of another family")
+
+    def start_from_data(self, images: Tensor) -> None:
+        """Set the weights that can be computed from images (N, 3, H, W) before training. Raises DDError if none can."""
+        raise DDError(
+            f"data_start: {type(self).__name__} has nothing to start from data; leave it out, or choose a tokenizer "
+            "with a shortcut"
+        )
 
     def check_images(self, images: Tensor) -> None:
         """Refuse images of another shape than (B, 3, image_size, image_size)."""

@@ -33,3 +33,12 @@ def nearest_code(x: Tensor, codebook: Tensor, max_scores: int = MAX_SCORES) -> T
         transposed = codebook.float().t().contiguous()  # (C, V)
         found = [(part.float() @ transposed - half_norms).argmax(1) for part in flat.split(rows)]
     return torch.cat(found).reshape(x.shape[:-1]) if found else flat.new_zeros(x.shape[:-1], dtype=torch.int64)
+
+
+def replace_some(codes: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Codes (B, C, h, w) with a share of the places given to what stands at other places of the batch."""
+    B, C, h, w = codes.shape
+    rows = codes.permute(0, 2, 3, 1).flatten(0, 2)  # (B h w, C)
+    others = rows[torch.randint(len(rows), (len(rows),), generator=generator)].detach()
+    wrong = torch.rand(len(rows), 1, generator=generator) < share
+    return torch.where(wrong, others, rows).view(B, h, w, C).permute(0, 3, 1, 2)

@@ -27,6 +27,7 @@ class Family:
     from_tokenizer: settings of the student that follow from the teacher's tokenizer.
     second_step: where the second of two steps starts by default, as a share of the groups (the paper's choice).
     unit_codes: codes lie on the unit sphere.
+    transformer_sizes: settings of the transformer that follow from its tokenizer.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Family:
     from_tokenizer: Callable[[Tokenizer], dict[str, Any]]
     second_step: float
     unit_codes: bool = False
+    transformer_sizes: Callable[[Tokenizer], dict[str, Any]] = lambda tokenizer: {}
 
     def build_student(self, config: Any) -> Student:
         """A student with random weights."""

@@ -67,6 +67,19 @@ def build_teacher(
         return record.teacher(network, codes)
 
 
+def transformer_config(name: str, tokenizer: Tokenizer, given: Mapping[str, Any], **known: Any) -> dict[str, Any]:
+    """A transformer's settings with those that follow from its tokenizer and from what else is known.
+
+    Raises DDError for a given size that contradicts them.
+    """
+    follows = family(name).transformer_sizes(tokenizer) | known
+    for key, value in follows.items():
+        got = given.get(key, value)
+        if (list(got) if isinstance(got, list | tuple) else got) != value:
+            raise DDError(f"config.{key}: expected {value}, as its tokenizer and data have it, got {got}: leave it out")
+    return {**given, **follows}
+
+
 def build_student(name: str, config: Mapping[str, Any], device: str | torch.device = "cpu") -> Student:
     """A student with random weights; its state dict has the official names."""
     record = family(name)

@@ -15,6 +15,7 @@ import yaml
 from dd.config import validate
 from dd.errors import DDError
 from dd.presets.rehearsal import rehearsal
+from dd.system import yaml_blocks
 from dd.system.files import write_text
 from dd.system.names import hint
 
@@ -74,21 +75,7 @@ def add_experiment(params: Path, preset: str, name: str | None = None, rehearse:
 
 def insert(text: str, added: str, path: Path) -> str:
     """`text` of a params.yaml with `added` at the end of its `experiments`, indented as they are."""
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    pairs = root.value if isinstance(root, yaml.MappingNode) else []
-    node = next((value for key, value in pairs if key.value == "experiments"), None)
-    if not isinstance(node, yaml.MappingNode) or node.flow_style or not node.value:
-        raise DDError(
-            f"{path.name}: expected a block of experiments under `experiments:`, found another form: write one"
-        )
-    lines = text.splitlines(keepends=True)
-    end = node.end_mark.line if node.end_mark.column == 0 else node.end_mark.line + 1
-    while end and (not lines[end - 1].strip() or lines[end - 1].startswith("#")):
-        end -= 1  # blank lines and top-level comments belong to what follows
-    indent = " " * node.value[0][0].start_mark.column
-    block = "".join(f"{indent}{line}" if line.strip() else line for line in added.splitlines(keepends=True))
-    last_newline = "" if lines[end - 1].endswith("\n") else "\n"
-    return "".join(lines[:end]) + last_newline + "\n" + block + "".join(lines[end:])
+    return yaml_blocks.insert(text, "experiments", added, path.name)
 
 
 def _load(text: str, path: Path) -> object:

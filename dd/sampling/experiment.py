@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from dd import config
 from dd.checkpoints.students import load_student_dir
 from dd.checkpoints.teachers import TeacherInfo, load_teacher_dir, read_info
+from dd.config import project_root
 from dd.errors import DDError
 from dd.flow.grid import Solver
 from dd.metrics.protocols import protocol
@@ -60,13 +63,29 @@ def caption_conditions(teacher_dir: Path, cache: Path, images: int, device: torc
     )
 
 
+def floor_labels(protocol_name: str, classes: int) -> Tensor | None:
+    """Classes of a data set's floor images (zoo/<dataset>/images.npz), in their order; None where there are none.
+
+    Image i is drawn from the class of floor image i: a data set whose classes differ in size is drawn as it is.
+    """
+    path = project_root() / "zoo" / protocol_name.removeprefix("fd-") / "images.npz"
+    if not protocol_name.startswith("fd-") or not path.is_file():
+        return None
+    with np.load(path) as arrays:
+        labels = torch.from_numpy(arrays["labels"].astype(np.int64))
+    return labels if len(labels) and int(labels.max()) < classes else None
+
+
 def conditions(
     experiment: config.Experiment, info: TeacherInfo, device: torch.device, teacher_dir: Path, cache: Path
 ) -> Conditions:
-    """The test captions in turn; or classes, in turn or at random as the protocol says."""
+    """The test captions in turn; or classes as the data set's own floor has them, in turn, or at random (protocol)."""
     if experiment.condition == "text":
         return caption_conditions(teacher_dir, cache, experiment.evaluate.images, device)
     if not info.classes:
         raise DDError(f"teacher {info.name} has no classes: expected condition 'text' and teacher.captions")
+    shares = floor_labels(experiment.evaluate.protocol, len(info.classes))
+    if shares is not None:
+        return Conditions(lambda i: shares[i % len(shares)].to(device), lambda i: shares[i % len(shares)])
     random = experiment.evaluate.seed if protocol(experiment.evaluate.protocol).labels == "random" else None
     return class_conditions(len(info.classes), device, random)

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 CODE = Path(__file__).resolve().parents[2]  # the folder that holds dd/ and stages/
+# What names, parses, logs, stores and loads: no stage's result follows from it.
+PLUMBING = ("dd/api.py", "dd/config.py", "dd/errors.py", "dd/system/", "dd/cli/")
 
 
 def digest(path: Path) -> str:

@@ -11,7 +11,7 @@ from dd.metrics.classifier import ClassifierConfig, SmallClassifier
 from tests.zoo.test_training import PARAMS
 from zoo import dataset, reference, settings, validation
 from zoo.settings import Zoo, load_settings
-from zoo.tokenizer import replace_some
+from dd.models.codebook import replace_some
 
 
 def pictures(count: int, seed: int = 0) -> ImageSet:

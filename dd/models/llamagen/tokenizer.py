@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dd.errors import DDError
-from dd.models.base import Groups, Tokenizer
-from dd.models.codebook import nearest_code
+from dd.models.base import Groups, Tokenizer, TrainingPass
+from dd.models.codebook import nearest_code, replace_some
 from dd.models.vqgan import (
     GROUPS,
     Downsample,
@@ -255,6 +255,32 @@ class VQTokenizer(Tokenizer):
         images = self.decoder(self.post_quant_conv(codes))
         images = images if self.shortcut is None else images + self.shortcut.decode(codes)
         return cut_border(images, self.config.border)
+
+    def training_pass(
+        self, images: Tensor, quantised: bool = True, replaced: float = 0.0, generator: torch.Generator | None = None
+    ) -> TrainingPass:
+        z = self.encode_continuous(images)
+        unit = F.normalize(z.float(), dim=1)
+        codes, chosen = self.quantise(z)
+        commitment = (unit - codes.detach()).square().sum(1).mean()
+        if replaced:
+            assert generator is not None
+            codes = replace_some(codes, replaced, generator)
+        decoded = self.decode_map(codes if quantised else unit)
+        vectors = unit.detach().permute(0, 2, 3, 1).flatten(0, 2)
+        return TrainingPass(decoded, vectors, chosen.flatten(), commitment)
+
+    @torch.no_grad()
+    def start_from_data(self, images: Tensor) -> None:
+        """The shortcut at the principal components of images (N, 3, H, W), and little of the networks."""
+        if self.shortcut is None:
+            super().start_from_data(images)
+            return
+        self.shortcut.start_from(images)
+        for last in (self.decoder.conv_out, self.quant_conv):
+            assert last.bias is not None
+            last.weight.mul_(0.1)
+            last.bias.zero_()
 
     def encode(self, images: Tensor) -> Tensor:
         return self.quantise(self.encode_continuous(images))[1]

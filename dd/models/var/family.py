@@ -15,6 +15,12 @@ def _from_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
     return {"share_quant_resi": tokenizer.config.share_quant_resi}
 
 
+def _sizes(tokenizer: Tokenizer) -> dict[str, Any]:
+    assert isinstance(tokenizer, MultiScaleTokenizer)
+    codes, width = tokenizer.codebook.shape
+    return {"vocab_size": codes, "codebook_dim": width, "patch_nums": list(tokenizer.config.patch_nums)}
+
+
 FAMILY = Family(
     name="var",
     tokenizer=Part(MultiScaleConfig, MultiScaleTokenizer),
@@ -24,4 +30,5 @@ FAMILY = Family(
     depth="depth",
     from_tokenizer=_from_tokenizer,
     second_step=0.5,
+    transformer_sizes=_sizes,
 )

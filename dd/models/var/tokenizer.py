@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dd.errors import DDError
-from dd.models.base import Groups, Tokenizer
+from dd.models.base import Groups, Tokenizer, TrainingPass
 from dd.models.codebook import nearest_code
 from dd.models.vqgan import (
     GROUPS,
@@ -286,6 +286,27 @@ class MultiScaleTokenizer(Tokenizer):
         """Images (B, 3, H, W) in [-1, 1] to the feature map f (B, C, h, w) before quantisation."""
         self.check_images(images)
         return self.quant_conv(self.encoder(add_border(images, self.config.border)))
+
+    def training_pass(
+        self, images: Tensor, quantised: bool = True, replaced: float = 0.0, generator: torch.Generator | None = None
+    ) -> TrainingPass:
+        if not quantised or replaced:
+            raise DDError(
+                "continuous, replaced: a multi-scale tokenizer is trained with its own codes, from the start; leave them out"
+            )
+        f, quantizer = self.encode_continuous(images), self.quantize
+        tokens, maps = quantizer.quantise(f)
+        residuals = [f.detach(), *(f.detach() - f_hat.detach() for f_hat in maps[:-1])]
+        rows = [quantizer.shrink(r, k).flatten(2).transpose(1, 2).flatten(0, 1) for k, r in enumerate(residuals)]
+        f_hat = maps[-1]
+        decoded = self.decode_map(f + (f_hat - f).detach())
+        # phi learns to bring f_hat close to f after every scale, f is held to what can be written. Both errors are in
+        # units of f's own variance, and that is held near 1: otherwise f, its codes and phi grow without end.
+        power = f.detach().square().mean()
+        fit_error = torch.stack([(m - f.detach()).square().mean() for m in maps]).mean() / power
+        commitment = (f - f_hat.detach()).square().mean() / power
+        commitment = commitment + fit_error + (f.square().mean() - 1).square()
+        return TrainingPass(decoded, torch.cat(rows), torch.cat([t.flatten() for t in tokens]), commitment)
 
     def encode(self, images: Tensor) -> Tensor:
         return torch.cat(self.quantize.quantise(self.encode_continuous(images))[0], 1)
