@@ -45,8 +45,8 @@ demo-all: $(VENV)/.text ## the same for all experiments of params.yaml
 	dvc repro && dd-cli report && echo && echo "report    report/report.html" && \
 	echo "took      $$(( $$(date +%s) - started )) s"
 
-zoo: $(VENV)/.text ## train the networks that ship again, or those of your own images (zoo/params.yaml)
-	dvc repro zoo/dvc.yaml
+zoo: $(VENV)/.text ## train the networks that ship again (your own images: dd-cli images add)
+	dvc repro zoo/shipped/dvc.yaml
 
 lint: $(VENV)/.test ## formatter, linter, type checker
 	ruff format --check --quiet $(TOOLS)

@@ -13,11 +13,15 @@ import numpy as np
 from dd.errors import DDError
 
 log = logging.getLogger(__name__)
-FEW_STEPS = 100
+NO_STEPS, FEW_STEPS = 10, 100
 
 
 def steps(count: int, images: int, batch: int, label: str) -> None:
-    """So few steps that a network cannot have learnt."""
+    """So few steps that a network cannot have learnt. Raises DDError below ten."""
+    if count < NO_STEPS:
+        raise DDError(
+            f"{label}: {count} steps of {batch} from {images} images train nothing; raise steps, or lower batch"
+        )
     if count < FEW_STEPS:
         log.warning(
             "%s: %d steps of %d from %d images are too few to learn from; raise steps or epochs, or lower batch",

@@ -15,7 +15,7 @@ from dd.bench import map_accuracy as bench_map
 from dd.bench import sampling as bench_sampling
 from dd.bench import shards as bench_shards
 from dd.bench import training as bench_training
-from dd.cli import dataset, doctor, experiment, export_npz, report, run, sample, select, shards, zoo
+from dd.cli import dataset, doctor, experiment, export_npz, images, report, run, sample, select, shards, zoo
 from dd.errors import DDError
 from dd.system.files import explained
 
@@ -69,6 +69,7 @@ app.command()(sample.sample)
 app.command()(select.select)
 app.command()(report.report)
 run.register(app)
+images.register(app)
 app.add_typer(experiment.app, name="experiment")
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(dataset.app, name="dataset")

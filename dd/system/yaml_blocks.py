@@ -27,9 +27,9 @@ def insert(text: str, section: str, block: str, file: str) -> str:
 
 
 def remove(text: str, section: str, name: str) -> str:
-    """`text` without one entry of a top-level section; a section without entries becomes `{}`. No such entry: as it was.
+    """`text` without one entry of a top-level section; a section without entries becomes `{}`.
 
-    Comments above the entry stay.
+    Comments above the entry stay. Without such an entry the text stays as it was.
     """
     node = _section(text, section)
     if not isinstance(node, yaml.MappingNode) or node.flow_style:

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from tests.helpers.paths import ROOT
 from zoo.settings import Zoo, load_settings
 
-TRAIN = {"epochs": 2, "batch": 8, "lr": 0.01, "warmup": 1}
+TRAIN = {"steps": 60, "batch": 8, "lr": 0.01, "warmup": 6}
 PARAMS = {
-    "datasets": {"mine": {"source": "folder", "folder": "pictures", "image_size": 8, "test_share": 0.25}},
+    "datasets": {"mine": {"source": "folder", "folder": "pictures", "image_size": 8, "test_share": 0.4}},
     "extractors": {"mine": {"dataset": "mine", "channels": [8, 8, 16], "blocks": [0, 0, 1], "train": TRAIN}},
     "references": {"mine": {"dataset": "mine"}},
     "tokenizers": {
@@ -57,12 +57,10 @@ PARAMS = {
                 "n_layer": 1,
                 "n_head": 2,
                 "dim": 16,
-                "vocab_size": 16,
-                "block_size": 16,
-                "num_classes": 2,
-                "codebook_dim": 4,
                 "ffn_multiple": 16,
             },
+            "views": 2,
+            "validate_every": 20,
             "train": TRAIN,
         },
         "scales": {
@@ -72,9 +70,6 @@ PARAMS = {
                 "embed_dim": 16,
                 "num_heads": 2,
                 "num_classes": 2,
-                "vocab_size": 16,
-                "codebook_dim": 4,
-                "patch_nums": [1, 2, 4],
             },
             "train": TRAIN,
         },
@@ -114,7 +109,7 @@ def project(tmp_path_factory):
 
 def test_every_stage_says_what_it_wrote(project):
     root, said = project
-    assert said[0] == "wrote zoo/data/mine: 24 train images, 8 test images"
+    assert said[0] == "wrote zoo/data/mine: 20 train images, 12 test images"
     assert [line.split(":")[0] for line in said[1:7]] == [
         "wrote zoo/mine/extractor.safetensors",
         "wrote zoo/mine/reference.safetensors and images.npz",
@@ -123,7 +118,7 @@ def test_every_stage_says_what_it_wrote(project):
         "wrote zoo/mine/teacher.safetensors",
         "wrote zoo/scales/teacher.safetensors",
     ]
-    assert said[1].endswith(" of 8 test images right")
+    assert said[1].endswith(" of 12 test images right")
     assert not list((root / "zoo").rglob(".*"))  # nothing half-written
 
 

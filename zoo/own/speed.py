@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -86,9 +87,9 @@ def _seconds(work: Callable[[], object]) -> float:
 def _condition(teacher: Teacher, text: bool, batch: int) -> object:
     if not text:
         return torch.zeros(batch, dtype=torch.int64)
-    config = teacher.get_submodule("transformer").config
-    shape = (batch, config.cls_token_num, config.caption_dim)  # type: ignore[union-attr]
-    return Captions(torch.zeros(shape), torch.ones(shape[:2], dtype=torch.bool))
+    config: Any = teacher.get_submodule("transformer").config
+    length = config.cls_token_num
+    return Captions(torch.zeros(batch, length, config.caption_dim), torch.ones(batch, length, dtype=torch.bool))
 
 
 @torch.no_grad()

@@ -1,0 +1,93 @@
+"""`dd-cli images add | remove`: the command line."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dd.errors import DDError
+from dd.system.files import explained
+
+app = typer.Typer(
+    name="dd-cli images",
+    help="Folders of pictures of your own, from a first look to samples and a table.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+Name = Annotated[str, typer.Argument(help="What the data set, its networks and its experiment are to be called.")]
+
+
+@app.command()
+def add(
+    name: Name,
+    folder: Annotated[Path, typer.Argument(help="Class folders, or pictures with metadata.csv or metadata.jsonl.")],
+    test_folder: Annotated[Path | None, typer.Option(help="Test images; default: some of every class.")] = None,
+    size: Annotated[int, typer.Option(help="Side of the images in pixels: 16, 32, 64 or 128.")] = 32,
+    minutes: Annotated[float, typer.Option(help="How long all stages together may take on this machine.")] = 35,
+    licence: Annotated[str, typer.Option(help="Of the images, and so of what is trained on them.")] = "not stated",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Look and plan; write nothing.")] = False,
+    run: Annotated[bool, typer.Option("--run", help="Train, distil and evaluate at once.")] = False,
+) -> None:
+    """Look at a folder, plan its networks, write both params.yaml and, with --run, train everything.
+
+    The same command with --run goes on where an earlier one stopped.
+    """
+    from zoo.own import plan as planning
+    from zoo.own import steps
+
+    planning.check_name(name)
+    if (known := steps.known_folder(name)) is not None:
+        if Path(known) != folder.expanduser().resolve():
+            raise DDError(f"'{name}' is in zoo/params.yaml with another folder ({known}): choose another name")
+        typer.echo(f"{name} is in params.yaml already, as it was planned then; dd-cli images remove {name} undoes it")
+    else:
+        steps.refuse_taken(name)
+        plan, _ = planning.make_plan(name, folder, test_folder, size, minutes, licence)
+        for line in plan.lines():
+            typer.echo(line)
+        if dry_run:
+            return
+        steps.write(plan)
+        typer.echo(f"wrote zoo/params.yaml and params.yaml: what is yours there is called {name}")
+    if not run or dry_run:
+        typer.echo(f"run it with: dd-cli images add {name} {folder} --run")
+        return
+    steps.run(name)
+    typer.echo(f"samples   results/{name}/samples.png\ndraw      dd-cli sample {name} --steps 1")
+
+
+@app.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="What was added.")],
+    keep_results: Annotated[bool, typer.Option("--keep-results", help="Leave results/NAME and the report.")] = False,
+) -> None:
+    """Undo add: entries, index, locks, data, networks, results. The folder of pictures is not touched."""
+    from zoo.own import steps
+
+    for line in steps.take_out(name, keep_results):
+        typer.echo(f"removed {line}")
+    typer.echo("DVC's cache keeps what it had until `dvc gc --workspace`")
+
+
+def main() -> None:
+    """One line and exit status 2 for a problem that the user can solve, 130 for Ctrl-C."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        with explained():
+            app(prog_name="dd-cli images")
+    except DDError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on from here", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
