@@ -8,10 +8,10 @@ from pydantic import ValidationError
 from dd.datasets.packed import ImageSet, save_images
 from dd.errors import DDError
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
+from dd.models.codebook import replace_some
 from tests.zoo.test_training import PARAMS
 from zoo import dataset, reference, settings, validation
 from zoo.settings import Zoo, load_settings
-from dd.models.codebook import replace_some
 
 
 def pictures(count: int, seed: int = 0) -> ImageSet:
