@@ -1,2 +1,2 @@
-"""The teachers that ship, and the pipeline that trained them (`zoo/dvc.yaml`): dataset, extractor, reference,
-tokenizer, teacher. Bring your own images by adding a data set to `zoo/params.yaml`."""
+"""The teachers that ship, and the pipeline that trained them (`zoo/shipped/dvc.yaml`): dataset, extractor, reference,
+tokenizer, teacher. Your own images: `zoo/dvc.yaml`, `dd-cli images`."""

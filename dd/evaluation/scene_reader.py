@@ -36,7 +36,9 @@ class SceneReader:
         self.model = SmallClassifier.load(path).to(device)
         self.device, self.wanted = torch.device(device), wanted
         if self.model.config.heads != HEADS or wanted.shape[1] != len(HEADS):
-            raise DDError(f"{path}: expected a reader of scenes with {len(HEADS)} heads; train it with zoo/dvc.yaml")
+            raise DDError(
+                f"{path}: expected a reader of scenes with {len(HEADS)} heads; train it with zoo/shipped/dvc.yaml"
+            )
 
     def reading(self, wanted: Tensor | None = None) -> Reading:
         """A new count. wanted: of other images than those that were drawn from the captions in turn."""
