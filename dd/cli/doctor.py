@@ -204,7 +204,7 @@ def data_set(root: Path) -> Iterator[Finding]:
         "Fashion-MNIST",
         "ok" if here else "note",
         "here" if here else "not here (needed to train the zoo again)",
-        "" if here else "dvc repro zoo/dvc.yaml",
+        "" if here else "make zoo",
     )
 
 

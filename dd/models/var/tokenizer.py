@@ -292,7 +292,7 @@ class MultiScaleTokenizer(Tokenizer):
     ) -> TrainingPass:
         if not quantised or replaced:
             raise DDError(
-                "continuous, replaced: a multi-scale tokenizer is trained with its own codes from the start; leave them out"
+                "continuous, replaced: a multi-scale tokenizer always trains on its own codes; leave them out"
             )
         f, quantizer = self.encode_continuous(images), self.quantize
         tokens, maps = quantizer.quantise(f)
