@@ -112,7 +112,8 @@ def class_teacher(fixture: Fixture) -> Outputs:
     teacher, given = build_teacher(fixture), fixture.inputs
     labels, tokens, gpt = given["label"], given["tokens"], teacher.transformer
     c = gpt.config
-    yield "freqs_cis", torch.stack(rope_table(1, math.isqrt(c.block_size), c.head_dim, torch.device("cpu")), -1)
+    rope = rope_table(1, math.isqrt(c.block_size), c.head_dim, torch.device("cpu"))
+    yield "freqs_cis", torch.stack([rope.cos, rope.sin], -1)
     yield "tf_logits", gpt.head(gpt.run(gpt.embed(tokens, labels)))
     yield "tf_logits_uncond", gpt.head(gpt.run(gpt.embed(tokens, teacher.unconditional(labels))))
     for name in fixture.expected:

@@ -8,7 +8,7 @@ from dd.errors import DDError
 from dd.flow.map import Codes
 from dd.models.base import Filters
 from dd.trajectories.noise import noise
-from dd.trajectories.trajectory import balanced_classes, decode, mapped, sample, trajectory
+from dd.trajectories.trajectory import balanced_classes, decode, mapped, multinomial, sample, trajectory
 from tests.helpers.paths import ROOT
 from tests.helpers.toy_project import tiny_teacher
 
@@ -87,9 +87,18 @@ def test_decoding_behind_a_prefix_and_up_to_a_group(family):
         assert torch.equal(drawn, whole[:, : groups.starts[stop]])
 
 
+def test_random_draws_are_those_of_multinomial():
+    log_probs = torch.randn(5, 7, 50, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    log_probs[..., ::3] = -torch.inf
+    for seed in range(20):
+        first, second = (torch.Generator().manual_seed(seed) for _ in range(2))
+        drawn = multinomial(first)(log_probs, slice(0, 7))
+        assert torch.equal(drawn, torch.multinomial(log_probs.exp().flatten(0, 1), 1, generator=second).view(5, 7))
+
+
 def test_one_loop_and_one_multinomial_draw():
     """Whatever draws tokens group by group calls `decode`; its draws are `multinomial` and `mapped`."""
     files = {p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8") for p in (ROOT / "dd").rglob("*.py")}
-    found = {text: sorted(name for name in files if text in files[name]) for text in (".advance(", "multinomial(flat")}
+    found = {text: sorted(name for name in files if text in files[name]) for text in (".advance(", "exponential_(")}
     assert found[".advance("] == ["dd/models/base.py", "dd/trajectories/trajectory.py"]  # an example in a docstring
-    assert found["multinomial(flat"] == ["dd/trajectories/trajectory.py"]
+    assert found["exponential_("] == ["dd/trajectories/trajectory.py"]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dd.errors import DDError
 from dd.models.base import Condition, Filters, Teacher, check_classes, check_pair
-from dd.models.cache import KVCache, make_caches
+from dd.models.cache import KVCache, make_cache
 from dd.models.filtering import keep_likely
 from dd.models.llamagen.tokenizer import VQTokenizer
 from dd.models.llamagen.transformer import GPTConfig, LabelEmbedder, Trunk
@@ -41,11 +41,10 @@ class DecodingState:
     filters: Filters
     batch: int
     guided: int  # tokens 0 .. guided-1 are guided
-    caches: list[KVCache]
+    cache: KVCache
     mask: Tensor | None  # (rows, T + L, T + L), captions only
     pending: Tensor | None  # (rows, n, D) input not yet run
     drawn: int  # tokens taken in so far
-    filled: int = 0  # positions in the cache
     logits: Tensor | None = None  # (B, 1, V) of the next token, guided
     log_probs: Tensor | None = None  # the same, filtered and normalised
 
@@ -101,8 +100,8 @@ class LlamaGenTeacher(Teacher):
         if drawn < guided:
             x = torch.cat([x, transformer.embed(tokens, self.unconditional(condition))])
             mask = None if mask is None else mask.repeat(2, 1, 1)  # the null half keeps the caption's mask
-        caches = make_caches(config.n_layer, x, config.n_head, length, config.head_dim)
-        return DecodingState(filters, batch, guided, caches, mask, x, drawn)
+        cache = make_cache(config.n_layer, x, config.n_head, length, config.head_dim)
+        return DecodingState(filters, batch, guided, cache, mask, x, drawn)
 
     def guided_logits(self, state: DecodingState) -> Tensor:
         """(B, 1, V) float32 logits of the next token after guidance, before the filters."""
@@ -118,10 +117,10 @@ class LlamaGenTeacher(Teacher):
     def _run(self, state: DecodingState) -> Tensor:
         if state.pending is None:
             raise DDError(f"decoding: all {state.drawn} tokens are drawn; start a new state for more images")
-        start, end = state.filled, state.filled + state.pending.shape[1]
+        start, end = state.cache.filled, state.cache.filled + state.pending.shape[1]
         mask = None if state.mask is None else state.mask[:, start:end, :end]
-        hidden = self.transformer.run(state.pending, start, mask, state.caches)
-        state.filled, state.pending = end, None
+        hidden = self.transformer.run(state.pending, mask, state.cache)
+        state.pending = None
         logits = self.transformer.head(hidden[:, -1:])
         if len(logits) == state.batch:
             return logits
@@ -136,8 +135,7 @@ class LlamaGenTeacher(Teacher):
         if state.drawn == self.groups.length:
             return
         if state.drawn >= state.guided:  # from here on the unconditional half is not needed
-            for cache in state.caches:
-                cache.keep(state.batch)
+            state.cache.keep(state.batch)
             state.mask = None if state.mask is None else state.mask[: state.batch]
         x = self.transformer.tok_embeddings(tokens)
         state.pending = torch.cat([x, x]) if state.drawn < state.guided else x

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from dd.errors import DDError
 from dd.models.attention import attend
 from dd.models.base import Condition
-from dd.models.cache import KVCache
+from dd.models.cache import KVCache, Window
+from dd.models.fused import Joined
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,29 @@ class GPTConfig:
         return -(-int(2 * (4 * self.dim) / 3) // self.ffn_multiple) * self.ffn_multiple
 
 
-@lru_cache(maxsize=16)
-def rope_table(rows: int, side: int, head_dim: int, device: torch.device, keep: bool = False) -> tuple[Tensor, Tensor]:
-    """cos and sin, each (rows + side * side, head_dim / 2), float32.
+@dataclass(frozen=True)
+class Rope:
+    """Rotary embedding of some positions: cos and sin (n, head_dim / 2) float32, and both as one complex number.
 
-    The first half of the pairs turns with the grid row, the second with the column. The `rows` conditioning
-    positions have cos = sin = 0, which makes their queries and keys vanish: official behaviour. keep: cos = 1 there.
+    turn: (n, 1, 1, head_dim / 2) complex64.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    turn: Tensor
+
+    def at(self, start: int, count: int) -> Rope:
+        """That of `count` positions from `start`."""
+        here = slice(start, start + count)
+        return Rope(self.cos[here], self.sin[here], self.turn[here])
+
+
+@lru_cache(maxsize=16)
+def rope_table(rows: int, side: int, head_dim: int, device: torch.device, keep: bool = False) -> Rope:
+    """Of `rows` conditioning positions and side * side tokens.
+
+    The first half of the pairs turns with the grid row, the second with the column. The conditioning positions have
+    cos = sin = 0, which makes their queries and keys vanish: official behaviour. keep: cos = 1 there.
     """
     with torch.inference_mode(False):
         half = head_dim // 2
@@ -79,17 +97,25 @@ def rope_table(rows: int, side: int, head_dim: int, device: torch.device, keep: 
         by_column = turns[None].expand(side, side, -1)
         angle = torch.cat([by_row, by_column], -1).flatten(0, 1)  # (side * side, half)
         pad = (0, 0, rows, 0)
-        return F.pad(angle.cos(), pad, value=float(keep)), F.pad(angle.sin(), pad)
+        cos, sin = F.pad(angle.cos(), pad, value=float(keep)), F.pad(angle.sin(), pad)
+        return Rope(cos, sin, torch.complex(cos, sin)[:, None, None])
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the interleaved pairs of x (B, H, n, head_dim) by the angles (n, head_dim / 2), in float32."""
+def rotate(x: Tensor, rope: Rope) -> Tensor:
+    """Turn the interleaved pairs of x (B, n, .., H, head_dim) by the angles of the n positions, in float32.
+
+    x is (B, n, 2, H, head_dim): queries and keys. Where no gradient is asked for, float32 is turned in place.
+    """
     pairs = x.float().unflatten(-1, (-1, 2))
-    if not torch.compiler.is_compiling():  # one complex product: 3 times faster than what follows, and the same bits
-        turned = torch.view_as_complex(pairs.contiguous()) * torch.complex(cos, sin)
-        return torch.view_as_real(turned).flatten(-2).type_as(x)
-    even, odd = pairs.unbind(-1)
-    return torch.stack([even * cos - odd * sin, odd * cos + even * sin], -1).flatten(-2).type_as(x)
+    if torch.compiler.is_compiling():  # complex numbers do not compile
+        even, odd = pairs.unbind(-1)
+        cos, sin = rope.cos[:, None, None], rope.sin[:, None, None]
+        return torch.stack([even * cos - odd * sin, odd * cos + even * sin], -1).flatten(-2).type_as(x)
+    turned = torch.view_as_complex(pairs)
+    if x.dtype == torch.float32 and not torch.is_grad_enabled():
+        turned.mul_(rope.turn)
+        return x
+    return torch.view_as_real(turned * rope.turn).flatten(-2).type_as(x)
 
 
 class RMSNorm(nn.Module):
@@ -98,11 +124,13 @@ class RMSNorm(nn.Module):
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
+        self.shape = (dim,)
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        unit = x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + self.eps)
-        return unit.type_as(x) * self.weight
+        if x.dtype == self.weight.dtype == torch.float32:
+            return F.rms_norm(x, self.shape, self.weight, self.eps)
+        return F.rms_norm(x.float(), self.shape, None, self.eps).type_as(x) * self.weight
 
 
 class Attention(nn.Module):
@@ -114,15 +142,18 @@ class Attention(nn.Module):
         self.wqkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
         self.wo = nn.Linear(config.dim, config.dim, bias=False)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], start: int, mask: Tensor | None, cache: KVCache | None):
-        q, k, v = self.wqkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, n, hd) each
-        q, k = rotate(q, *rope), rotate(k, *rope)
-        if cache is not None:
-            k, v = cache.write(start, k, v)
-            q = q.to(k.dtype)
-        causal = mask is None and start == 0
+    def forward(self, x: Tensor, rope: Rope, causal: bool, mask: Tensor | None, window: Window | None) -> Tensor:
+        qkv = F.linear(x, self.wqkv.weight).unflatten(-1, (3, self.heads, -1))  # (B, n, 3, H, hd)
+        straight = qkv[:, :, :2]
+        turned = rotate(straight, rope)  # (B, n, 2, H, hd)
+        if window is not None:
+            whole = qkv if turned is straight else torch.cat([turned, qkv[:, :, 2:]], 2)
+            k, v = window.write(whole[:, :, 1:].permute(2, 0, 3, 1, 4))
+            q = turned[:, :, 0].transpose(1, 2).to(k.dtype)
+        else:
+            q, k, v = (rows.transpose(1, 2) for rows in (*turned.unbind(2), qkv[:, :, 2]))  # (B, H, n, hd) each
         h = attend(q, k, v, mask, causal)
-        return self.wo(h.transpose(1, 2).flatten(2))
+        return F.linear(h.transpose(1, 2).flatten(2), self.wo.weight)
 
 
 class FeedForward(nn.Module):
@@ -133,9 +164,13 @@ class FeedForward(nn.Module):
         self.w1 = nn.Linear(config.dim, config.ffn_dim, bias=False)
         self.w3 = nn.Linear(config.dim, config.ffn_dim, bias=False)
         self.w2 = nn.Linear(config.ffn_dim, config.dim, bias=False)
+        self.both = Joined((self.w1, self.w3))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.w2(F.silu(self.w1(x)) * self.w3(x))
+        gate, value = F.linear(x, self.both.weight()).chunk(2, -1)
+        return F.linear(F.silu(gate).mul_(value), self.w2.weight)
 
 
 class Block(nn.Module):
@@ -148,8 +183,8 @@ class Block(nn.Module):
         self.attention_norm = RMSNorm(config.dim, config.norm_eps)
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], start: int, mask: Tensor | None, cache: KVCache | None):
-        x = x + self.attention(self.attention_norm(x), rope, start, mask, cache)
+    def forward(self, x: Tensor, rope: Rope, causal: bool, mask: Tensor | None, window: Window | None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), rope, causal, mask, window)
         return x + self.feed_forward(self.ffn_norm(x))
 
 
@@ -214,18 +249,20 @@ class Trunk(nn.Module):
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
 
-    def run(self, x: Tensor, start: int = 0, mask: Tensor | None = None, caches: list[KVCache] | None = None) -> Tensor:
-        """Input rows (B, n, D) at positions start.. to hidden rows (B, n, D), before the final norm.
+    def run(self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+        """Input rows (B, n, D) to hidden rows (B, n, D), before the final norm.
 
-        mask: (B, n, keys) bool. Without one: causal from position 0; behind a cache one row that sees all of it.
+        cache: what is behind them; the rows are its next positions. mask: (B, n, keys) bool. Without one: causal from
+        position 0; behind a cache one row that sees all of it.
         """
-        config = self.config
+        config, start = self.config, 0 if cache is None else cache.filled
         side = math.isqrt(config.block_size)
         table = rope_table(config.cls_token_num, side, config.head_dim, x.device, config.attend_captions)
-        rope = (table[0][start : start + x.shape[1]], table[1][start : start + x.shape[1]])
+        rope, causal = table.at(start, x.shape[1]), mask is None and start == 0
         rows = None if mask is None else mask[:, None]
-        for i, block in enumerate(self.layers):
-            x = block(x, rope, start, rows, None if caches is None else caches[i])
+        windows = [None] * len(self.layers) if cache is None else cache.extend(x.shape[1])
+        for block, window in zip(self.layers, windows, strict=True):
+            x = block(x, rope, causal, rows, window)
         return x
 
     def head(self, hidden: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ class DDVAR(Trunk, OptionalTerms):
         h = h + torch.where(data, pair[1], pair[0])
         for block, linear in zip(self.blocks, self.layerwise_n_d_embed, strict=False):
             noise_row, data_row = linear(pair)
-            h = block(h, cond, 0, self.attn_bias_for_masking, None, torch.where(data, data_row, noise_row))
+            h = block(h, cond, self.attn_bias_for_masking, None, torch.where(data, data_row, noise_row))
         noise_row, data_row = self.layerwise_n_d_embed[-1](pair)
         return h + torch.where(data, data_row, noise_row)
 

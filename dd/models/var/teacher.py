@@ -9,10 +9,10 @@ from torch import Tensor
 
 from dd.errors import DDError
 from dd.models.base import Filters, Groups, Teacher, check_classes
-from dd.models.cache import KVCache, make_caches
+from dd.models.cache import KVCache, make_cache
 from dd.models.filtering import check_top_k, keep_top_k, keep_top_p_ascending
 from dd.models.var.tokenizer import MultiScaleTokenizer
-from dd.models.var.transformer import Trunk, VARConfig
+from dd.models.var.transformer import Prepared, Trunk, VARConfig
 
 
 class VAR(Trunk):
@@ -25,25 +25,25 @@ class VAR(Trunk):
         self,
         x: Tensor,
         cond: Tensor,
-        start: int = 0,
-        caches: list[KVCache] | None = None,
+        cache: KVCache | None = None,
         masked: bool = True,
-        modulations: list[Tensor] | None = None,
+        prepared: list[Prepared] | None = None,
     ) -> Tensor:
-        """Input rows (B, n, D) at positions start.. and class vectors (B, D) to hidden rows (B, n, D).
+        """Input rows (B, n, D) and class vectors (B, D) to hidden rows (B, n, D).
 
-        From position 0 the rows may span several scales (block-causal); behind a cache they must be one scale.
-        modulations: `self.modulations(cond)`, where they are known.
+        cache: what is behind them; the rows are its next positions. From position 0 the rows may span several scales
+        (block-causal); behind others they must be one scale. prepared: `self.prepare(cond)`, where it is known.
         """
-        bias = self.attn_bias_for_masking[:, :, : x.shape[1], : x.shape[1]] if masked and start == 0 else None
-        for i, block in enumerate(self.blocks):
-            cache = None if caches is None else caches[i]
-            x = block(x, cond, start, bias, cache, modulation=None if modulations is None else modulations[i])
+        first = cache is None or not cache.filled
+        mask = self.attn_bias_for_masking[:, :, : x.shape[1], : x.shape[1]] if masked and first else None
+        windows = [None] * len(self.blocks) if cache is None else cache.extend(x.shape[1])
+        for i, (block, window) in enumerate(zip(self.blocks, windows, strict=True)):
+            x = block(x, cond, mask, window, prepared=None if prepared is None else prepared[i])
         return x
 
-    def modulations(self, cond: Tensor) -> list[Tensor]:
+    def prepare(self, cond: Tensor) -> list[Prepared]:
         """What the blocks make of the class vectors (B, D): a third of their weights, the same for every scale."""
-        return [block.get_submodule("ada_lin")(cond) for block in self.blocks]
+        return [block.prepare(cond) for block in self.blocks]  # type: ignore[operator]
 
     def forward(self, labels: Tensor, rows: Tensor) -> Tensor:
         """Teacher forcing. labels: (B,). rows: (B, n - 1, C), see `transformer_input`. Returns logits (B, n, V)."""
@@ -80,12 +80,12 @@ class DecodingState:
     filters: Filters
     batch: int
     cond: Tensor  # (rows, D)
-    modulations: list[Tensor]  # (rows, 6 D) of each block
-    caches: list[KVCache]
+    prepared: list[Prepared]  # of each block
+    guidance: list[float]  # t of each scale
+    cache: KVCache
     pending: Tensor | None  # (rows, n, D) input not yet run
     f_hat: Tensor | None  # (B, C, h, w) accumulated by the scales drawn so far
     group: int  # the scale to draw next
-    filled: int = 0  # positions in the cache
     logits: Tensor | None = None  # (B, n, V) of the next scale, guided
     log_probs: Tensor | None = None  # the same, filtered and normalised
 
@@ -147,9 +147,10 @@ class VARTeacher(Teacher):
             f_hat = self.tokenizer.quantize.accumulate(self.tokenizer.split(codes))[-1]
             rows = self.transformer.embed(self.tokenizer.transformer_input(codes), 1)
             x = torch.cat([x, self._double(rows, len(labels))], 1)
-        caches = make_caches(config.depth, x, config.num_heads, self.groups.length, config.head_dim)
+        cache = make_cache(config.depth, x, config.num_heads, self.groups.length, config.head_dim)
         group = self.groups.starts.index(drawn)
-        return DecodingState(filters, len(condition), cond, self.transformer.modulations(cond), caches, x, f_hat, group)
+        prepared, guidance = self.transformer.prepare(cond), guidance_of_groups(filters, self.groups).tolist()
+        return DecodingState(filters, len(condition), cond, prepared, guidance, cache, x, f_hat, group)
 
     @staticmethod
     def _double(rows: Tensor, wanted: int) -> Tensor:
@@ -170,11 +171,8 @@ class VARTeacher(Teacher):
         if state.pending is None:
             raise DDError(f"decoding: all {state.group} scales are drawn; start a new state for more images")
         masked = not self.released_prefix
-        x = self.transformer.run(
-            state.pending, state.cond, state.filled, state.caches, masked, modulations=state.modulations
-        )
-        state.filled, state.pending = state.filled + x.shape[1], None
-        t = float(guidance_of_groups(state.filters, self.groups)[state.group])
+        x = self.transformer.run(state.pending, state.cond, state.cache, masked, state.prepared)
+        state.pending, t = None, state.guidance[state.group]
         rows = state.batch if t == 0 else len(x)
         last = x[:rows, -self.groups.sizes[state.group] :]
         logits = self.transformer.logits_head(last, state.cond[:rows])
@@ -193,4 +191,4 @@ class VARTeacher(Teacher):
         if state.group == len(self.groups):
             return
         rows = self.tokenizer.quantize.next_rows(state.f_hat, state.group)
-        state.pending = self._double(self.transformer.embed(rows, state.filled), len(state.cond))
+        state.pending = self._double(self.transformer.embed(rows, state.cache.filled), len(state.cond))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from dd.errors import DDError
 from dd.models.attention import attend
-from dd.models.cache import KVCache
+from dd.models.cache import Window
 
 MAX_LOG_SCALE = math.log(100)
 
@@ -61,16 +62,38 @@ class SelfAttention(nn.Module):
         self.mat_qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, start: int, bias: Tensor | None, cache: KVCache | None) -> Tensor:
-        qkv = F.linear(x, self.mat_qkv.weight, torch.cat([self.q_bias, self.zero_k_bias, self.v_bias]))
-        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, n, head_dim) each
-        scale = self.scale_mul_1H11.clamp(max=MAX_LOG_SCALE).exp()
-        q, k = (F.normalize(q, dim=-1) * scale).to(v.dtype), F.normalize(k, dim=-1).to(v.dtype)
-        if cache is not None:
-            k, v = cache.write(start, k, v)
+    def constants(self) -> tuple[Tensor, Tensor]:
+        """What depends on weights alone: the bias (3 D) of queries, keys and values, the scale (H, 1) of queries."""
+        bias = torch.cat([self.q_bias, self.zero_k_bias, self.v_bias])
+        return bias, self.scale_mul_1H11.clamp(max=MAX_LOG_SCALE).exp()[0, :, 0]
+
+    def forward(
+        self,
+        x: Tensor,
+        constants: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        window: Window | None,
+    ) -> Tensor:
+        """x (B, n, D) to (B, n, D). constants: `self.constants()`. mask: (1, 1, n, n) additive."""
+        bias, scale = constants
+        qkv = F.linear(x, self.mat_qkv.weight, bias).unflatten(-1, (3, self.heads, -1))  # (B, n, 3, H, head_dim)
+        straight = qkv[:, :, :2]
+        unit = normalised(straight)
+        q = (unit[:, :, 0] * scale).to(qkv.dtype).transpose(1, 2)  # (B, H, n, head_dim)
+        if window is not None:
+            whole = qkv if unit is straight else torch.cat([unit.to(qkv.dtype), qkv[:, :, 2:]], 2)
+            k, v = window.write(whole[:, :, 1:].permute(2, 0, 3, 1, 4))
             q = q.to(k.dtype)
-        h = attend(q, k, v, None if bias is None else bias.to(q.dtype), scale=1.0)
-        return self.proj(h.transpose(1, 2).flatten(2))
+        else:
+            k, v = unit[:, :, 1].to(qkv.dtype).transpose(1, 2), qkv[:, :, 2].transpose(1, 2)
+        h = attend(q, k, v, None if mask is None else mask.to(q.dtype), scale=1.0)
+        return F.linear(h.transpose(1, 2).flatten(2), self.proj.weight, self.proj.bias)
+
+
+def normalised(x: Tensor) -> Tensor:
+    """Rows of the last dimension at length 1; in place where no gradient is asked for and x is float32."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12)
+    return x / length if torch.is_grad_enabled() or x.dtype != torch.float32 else x.div_(length)
 
 
 class FFN(nn.Module):
@@ -82,11 +105,24 @@ class FFN(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        hidden = F.gelu(F.linear(x, self.fc1.weight, self.fc1.bias), approximate="tanh")
+        return F.linear(hidden, self.fc2.weight, self.fc2.bias)
 
 
 def _modulation(dim: int, vectors: int) -> nn.Sequential:
     return nn.Sequential(nn.SiLU(), nn.Linear(dim, vectors * dim))
+
+
+class Prepared(NamedTuple):
+    """What a block makes of the class vectors, (B, 1, D) each, and of its weights: the same for every scale."""
+
+    gamma1: Tensor
+    gamma2: Tensor
+    scale1: Tensor  # one more than the layer gives
+    scale2: Tensor
+    shift1: Tensor
+    shift2: Tensor
+    attention: tuple[Tensor, Tensor]  # `SelfAttention.constants`
 
 
 class Block(nn.Module):
@@ -99,26 +135,31 @@ class Block(nn.Module):
         self.ffn = FFN(config.embed_dim, round(config.embed_dim * config.mlp_ratio))
         self.ada_lin = _modulation(config.embed_dim, 6)
 
+    def prepare(self, cond: Tensor) -> Prepared:
+        """From class vectors (B, D)."""
+        gamma1, gamma2, scale1, scale2, shift1, shift2 = self.ada_lin(cond)[:, None].chunk(6, -1)
+        return Prepared(gamma1, gamma2, scale1 + 1, scale2 + 1, shift1, shift2, self.attn.constants())
+
     def forward(
         self,
         x: Tensor,
         cond: Tensor,
-        start: int,
-        bias: Tensor | None,
-        cache: KVCache | None,
+        mask: Tensor | None,
+        window: Window | None = None,
         extra: Tensor | None = None,
-        modulation: Tensor | None = None,
+        prepared: Prepared | None = None,
     ) -> Tensor:
         """extra (B, n, D) is added between attention and feed-forward (the student's noise-or-data embedding).
 
-        modulation (B, 6 D): `ada_lin(cond)`, for callers that come again with the same classes.
+        prepared: `self.prepare(cond)`; pass it when calling repeatedly with the same classes.
         """
-        vectors = self.ada_lin(cond) if modulation is None else modulation
-        gamma1, gamma2, scale1, scale2, shift1, shift2 = vectors[:, None].chunk(6, -1)  # (B, 1, D) each
-        x = x + gamma1 * self.attn(plain_norm(x, self.eps) * (scale1 + 1) + shift1, start, bias, cache)
+        p = self.prepare(cond) if prepared is None else prepared
+        h = torch.addcmul(p.shift1, plain_norm(x, self.eps), p.scale1)
+        x = torch.addcmul(x, p.gamma1, self.attn(h, p.attention, mask, window))
         if extra is not None:
             x = x + extra
-        return x + gamma2 * self.ffn(plain_norm(x, self.eps) * (scale2 + 1) + shift2)
+        h = torch.addcmul(p.shift2, plain_norm(x, self.eps), p.scale2)
+        return torch.addcmul(x, p.gamma2, self.ffn(h))
 
 
 class HeadNorm(nn.Module):
@@ -131,7 +172,7 @@ class HeadNorm(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         scale, shift = self.ada_lin(cond)[:, None].chunk(2, -1)
-        return plain_norm(x, self.eps) * (scale + 1) + shift
+        return torch.addcmul(shift, plain_norm(x, self.eps), scale + 1)
 
 
 def plain_norm(x: Tensor, eps: float) -> Tensor:
