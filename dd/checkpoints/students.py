@@ -27,7 +27,7 @@ from dd.checkpoints.teachers import (
 from dd.config import Family
 from dd.errors import DDError
 from dd.models.base import Student
-from dd.models.registry import build_student, student_config
+from dd.models.registry import build_student, build_teacher, student_config
 from dd.system.files import write_text
 
 
@@ -60,6 +60,8 @@ def materialise_student(name: str, target: Path, teacher_dir: Path | str, own: s
         )
     if RANDOM_BLOCKS in teacher.origin:
         return _rehearsed(target, teacher_dir)
+    assert entry.family is not None
+    check_geometry(build_student(entry.family, entry.config or {}, "meta"), teacher, name)
     path = zoo.weights_path(entry, own, "student")
     tensors = read_weights(entry, path)
     refuse_misfit(entry_shapes(name), shapes_of(tensors), path, name)
@@ -77,6 +79,17 @@ def _rehearsed(target: Path, teacher_dir: Path | str) -> StudentInfo:
     return save_student_dir(target, student, sizes, teacher_dir, {"rehearsal": True})
 
 
+def check_geometry(student: Student, teacher: TeacherInfo, name: str) -> None:
+    """Raise DDError for a student that gives tokens in other groups than the teacher."""
+    sizes = (teacher.tokenizer_config, teacher.transformer_config)
+    mine, wanted = student.groups, build_teacher(teacher.family, *sizes, "meta").groups
+    if mine.sizes != wanted.sizes:
+        raise DDError(
+            f"student {name} gives {mine.length} tokens in {len(mine)} groups, teacher {teacher.name} "
+            f"{wanted.length} in {len(wanted)}: distill again from this teacher, or name its own"
+        )
+
+
 def load_student_dir(path: Path | str, teacher_dir: Path | str, device: torch.device | str = "cpu") -> Student:
     """The student in a folder, in evaluation mode. Raises DDError if it was made from another teacher."""
     info, teacher = read_student_info(path), read_info(teacher_dir)
@@ -87,6 +100,7 @@ def load_student_dir(path: Path | str, teacher_dir: Path | str, device: torch.de
         )
     file = Path(path) / "student.safetensors"
     student = build_student(info.family, info.config)
+    check_geometry(student, teacher, str(path))
     load_strict(student, load_tensors(file), file, f"student of {info.teacher}")
     return frozen(student).to(device)
 

@@ -250,6 +250,18 @@ def test_a_student_of_another_teacher_is_refused(project):
         students.load_student_dir(project / "a", project / "a")
 
 
+def test_a_student_of_another_geometry_is_refused(project):
+    """Its teacher's entry was registered anew with another grid, say."""
+    teachers.materialise("tiny", project / "a")
+    students.materialise_student("tiny-dd", project / "student", project / "a")
+    file = project / "student" / "student.json"
+    info = json.loads(file.read_text())
+    info["config"]["block_size"] = 9
+    file.write_text(json.dumps(info))
+    with pytest.raises(DDError, match=r"student .*student gives 9 tokens in 9 groups, teacher tiny 4 in 4: distill ag"):
+        students.load_student_dir(project / "student", project / "a")
+
+
 def test_damaged_folders(project):
     with pytest.raises(DDError, match=r"teacher\.json is missing: run its stage 'teacher'"):
         weights.read_info(project)
