@@ -12,7 +12,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,51 +20,19 @@ import torch
 from torch import Tensor
 
 from dd.errors import DDError
-from dd.metrics import distances
+from dd.evaluation.share import Share
+from dd.evaluation.sums import Measured, Part, Sums
 from dd.metrics.extractors import open_extractor
-from dd.metrics.features import Extractor, Features, MissingWeights
+from dd.metrics.features import Extractor, MissingWeights
 from dd.metrics.images import RgbBatches, write_pngs
-from dd.metrics.moments import ClassSpread, Estimate, Moments
 from dd.metrics.protocols import Protocol
 from dd.metrics.references import Reference, load_reference
 from dd.sampling.image_sampler import Batch
 from dd.system.machine import one_thread
 
 log = logging.getLogger(__name__)
+Read = Callable[[Tensor, int], Tensor]  # images (B, C, H, W) and the number of the first, to (B,) bool
 IN_FLIGHT = 2  # batches that may wait for the extractor
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Metrics of one set of images. `missing` says of a metric that could not be measured why, and how to get it."""
-
-    metric: str
-    images: int
-    value: Estimate | None = None
-    kid: Estimate | None = None
-    inception_score: Estimate | None = None
-    precision: Estimate | None = None
-    recall: Estimate | None = None
-    diversity: Estimate | None = None
-    paired_distance: Estimate | None = None
-    sfid: Estimate | None = None
-    caption_accuracy: Estimate | None = None  # of text to image (dd.evaluation.scene_reader)
-    missing: dict[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    features: Tensor | None = None  # (M, F): the first ones, for the paired distance of other samplers
-    labels: Tensor | None = None
-
-    METRICS = ("value", "kid", "inception_score", "precision", "recall", "diversity", "paired_distance")
-
-    def row(self) -> dict[str, Any]:
-        """Flat: each metric and its standard error (`<metric>_error`); null where not measured."""
-        found: dict[str, Any] = {"metric": self.metric, "images": self.images}
-        names = (*self.METRICS, *(name for name in ("sfid", "caption_accuracy") if getattr(self, name)))
-        for name in names:
-            estimate: Estimate | None = getattr(self, name)
-            found[name] = estimate.value if estimate else None
-            found[f"{name}_error"] = estimate.error if estimate else None
-        return found | {"missing": self.missing, "notes": list(self.notes)}
 
 
 @dataclass(frozen=True)
@@ -78,25 +46,39 @@ class Evaluation:
     missing: str | None = None
 
     def measure(
-        self, batches: Iterable[Batch], partner: Measured | None = None, pngs: Path | None = None, seed: int = 0
+        self,
+        batches: Iterable[Batch],
+        partner: Measured | None = None,
+        pngs: Path | None = None,
+        seed: int = 0,
+        read: Read | None = None,
+        share: Share | None = None,
     ) -> Measured:
         """Metrics of exactly `self.images` images.
 
         batches: (images, classes); classes must come mixed, not sorted. partner: the teacher's images of the same
         noise and classes, for the paired distance. pngs: a folder that keeps the images. seed: of the KID's subsets.
+        read: which images (B, ...) from a number on are as their caption says. share: this process's part where several
+        measure together; `batches` are then its own ones, and only the main process has metrics.
         """
         name = self.protocol.metric_name(self.images)
         if self.extractor is None or self.reference is None:
             return Measured(name, self.images, missing={key: str(self.missing) for key in Measured.METRICS})
-        sums = _Sums(self, pngs)
-        with _Beside(self.extractor.device) as beside:
-            promised = 0
-            for images, classes in batches:
-                beside.do(sums.add, images, classes)
-                promised += len(images)
-                if promised >= self.images:
-                    break
-        return sums.finish(name, partner, seed)
+        work = _Features(self.extractor, self.images, pngs, read)
+        sums = Sums(self.images, self.protocol, self.extractor, self.reference)
+        if share is not None and share.world > 1:
+            share.gather_parts(work, batches, self.images, sums.take)
+            if share.rank:
+                return Measured(name, self.images)
+        else:
+            with _Beside(self.extractor.device) as beside:
+                first = 0
+                for images, classes in batches:
+                    beside.do(lambda *some: sums.take(work(*some)), images[: self.images - first], classes, first)
+                    first += len(images)
+                    if first >= self.images:
+                        break
+        return sums.finish(name, partner, seed, work.rgb.notes)
 
 
 def open_evaluation(
@@ -191,125 +173,19 @@ class _Beside:
                 future.result()
 
 
-class _Sums:
-    """Everything that is summed over the stream."""
+class _Features:
+    """From images to what is summed: uint8 RGB, features, which are as their caption says; PNGs on the way."""
 
-    def __init__(self, evaluation: Evaluation, pngs: Path | None) -> None:
-        assert evaluation.extractor
-        assert evaluation.reference
-        self.count, self.protocol = evaluation.images, evaluation.protocol
-        self.extractor, self.reference, self.pngs = evaluation.extractor, evaluation.reference, pngs
-        width = self.extractor.feature_width
-        self.rgb = RgbBatches(self.extractor.image_size)
-        self.moments = Moments(width, self.count)
-        self.score = distances.InceptionScore(self.count)
-        self.spread: ClassSpread | None = None
-        if self.reference.within_class_variance is not None and self.reference.classes:
-            self.spread = ClassSpread(width, self.reference.classes, self.count)
-        self.spatial: Moments | None = None
-        self.kept: list[Tensor] = []
-        self.labels: list[Tensor] = []
-        self.seen = 0
-        self.unlabelled = False
+    def __init__(self, extractor: Extractor, count: int, pngs: Path | None, read: Read | None) -> None:
+        self.extractor, self.count, self.pngs, self.read = extractor, count, pngs, read
+        self.rgb = RgbBatches(extractor.image_size)
 
-    def add(self, images: Tensor, classes: Tensor | None) -> None:
-        images = self.rgb(images[: self.count - self.seen])
-        if not len(images):
-            return
-        out = self.extractor(images)
-        features = out.features.numpy()
-        self.moments.add(features)
-        if out.logits is not None:
-            self.score.add(out.logits.numpy())
-        if classes is None:
-            self.unlabelled = True
-        else:
-            classes = classes[: len(images)].cpu()
-            if self.spread:
-                self.spread.add(features, classes.numpy())
-        self._add_spatial(out)
-        if self.seen < self.protocol.neighbours:
-            room = self.protocol.neighbours - self.seen
-            self.kept.append(out.features[:room])
-            if classes is not None:
-                self.labels.append(classes[:room])
+    def __call__(self, images: Tensor, classes: Tensor | None, first: int) -> Part:
+        """Images first, first + 1, ... of the stream; those beyond its count are dropped."""
+        right = None if self.read is None else self.read(images, first)
+        images = self.rgb(images[: self.count - first])
+        found = self.extractor(images)
         if self.pngs:
-            write_pngs(self.pngs, images.cpu(), self.seen)
-        self.seen += len(images)
-
-    def _add_spatial(self, out: Features) -> None:
-        if out.spatial is None or self.reference.spatial is None:
-            return
-        self.spatial = self.spatial or Moments(out.spatial.shape[1], self.count, groups=1)
-        self.spatial.add(out.spatial.numpy())
-
-    def finish(self, name: str, partner: Measured | None, seed: int) -> Measured:
-        """All metrics. Raises DDError when fewer images came than were promised."""
-        if self.seen < self.count:
-            raise DDError(f"expected {self.count} images, the sampler gave {self.seen}: the metrics were not computed")
-        missing: dict[str, str] = {}
-        features = torch.cat(self.kept)
-        labels = torch.cat(self.labels) if self.labels and not self.unlabelled else None
-        kid = precision = recall = None
-        if self.reference.features is None:
-            reason = f"{self.reference.path.name} holds no features of real images, only moments"
-            missing |= dict.fromkeys(("kid", "precision", "recall"), reason)
-        else:
-            real = self.reference.features[: self.protocol.neighbours]
-            kid = distances.kernel(features.numpy(), real.numpy(), seed)
-            if min(len(features), len(real)) > distances.NEIGHBOURS:
-                precision, recall = distances.precision_recall(features, real)
-            else:
-                missing |= dict.fromkeys(("precision", "recall"), f"needs more than {distances.NEIGHBOURS} images")
-        score = self.score.estimate()
-        if score is None:
-            missing["inception_score"] = f"extractor {self.extractor.name} gives no logits"
-        sfid = None
-        if self.spatial and self.reference.spatial:
-            sfid = Estimate(distances.frechet(self.spatial.gaussian(), self.reference.spatial))
-        return Measured(
-            metric=name,
-            images=self.count,
-            value=distances.frechet_estimate(self.moments, self.reference.gaussian),
-            kid=kid,
-            inception_score=score,
-            precision=precision,
-            recall=recall,
-            diversity=self._diversity(missing),
-            paired_distance=_paired(features, labels, partner, seed),
-            sfid=sfid,
-            missing=missing,
-            notes=self._notes(),
-            features=features,
-            labels=labels,
-        )
-
-    def _diversity(self, missing: dict[str, str]) -> Estimate | None:
-        real = self.reference.within_class_variance
-        mine = self.spread.estimate() if self.spread and not self.unlabelled else None
-        if real is None or mine is None:
-            missing["diversity"] = "needs two labelled images of a class, and a reference with labels"
-            return None
-        return Estimate(mine.value / real, None if mine.error is None else mine.error / real)
-
-    def _notes(self) -> tuple[str, ...]:
-        notes = list(self.rgb.notes)
-        width = self.extractor.feature_width
-        if self.count <= width:
-            notes.append(
-                f"{self.count} images for {width} features: the covariance is rank-deficient and the distance biased"
-            )
-            log.warning(notes[-1])
-        return tuple(notes)
-
-
-def _paired(features: Tensor, labels: Tensor | None, partner: Measured | None, seed: int) -> Estimate | None:
-    if partner is None or partner.features is None:
-        return None
-    rows = min(len(features), len(partner.features))
-    if labels is not None and partner.labels is not None and not torch.equal(labels[:rows], partner.labels[:rows]):
-        raise DDError(
-            "expected the teacher's images to be of the same classes in the same order: draw both with one seed"
-        )
-    some = None if labels is None else labels[:rows]
-    return distances.paired_distance(features[:rows], partner.features[:rows], some, seed)
+            write_pngs(self.pngs, images.cpu(), first)
+        kept = None if classes is None else classes[: len(images)].cpu()
+        return Part(found, kept, None if right is None else right[: len(images)])

@@ -6,8 +6,7 @@ item, which colour, how large. A picture counts as right only if all of it is, e
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -17,10 +16,7 @@ from dd.datasets.scenes import HEADS
 from dd.errors import DDError
 from dd.metrics.classifier import SmallClassifier
 from dd.metrics.images import to_uint8
-from dd.metrics.moments import Estimate
 from dd.text.captions import caption_file, scene_facts
-
-Batch = tuple[Tensor, Tensor | None]  # images (B, C, H, W), classes (B,) or None
 
 
 def all_right(logits: Tensor, wanted: Tensor, heads: Sequence[int]) -> Tensor:
@@ -40,39 +36,23 @@ class SceneReader:
                 f"{path}: expected a reader of scenes with {len(HEADS)} heads; train it with zoo/shipped/dvc.yaml"
             )
 
-    def reading(self, wanted: Tensor | None = None) -> Reading:
-        """A new count. wanted: of other images than those that were drawn from the captions in turn."""
-        return Reading(self, self.wanted if wanted is None else wanted)
+    def reading(self, wanted: Tensor | None = None) -> Callable[[Tensor, int], Tensor]:
+        """Which images (B, ...) from number `first` on are right.
+
+        wanted: of other images than those that were drawn from the captions in turn.
+        """
+        facts = self.wanted if wanted is None else wanted
+
+        def read(images: Tensor, first: int) -> Tensor:
+            return self.right(images, facts[(first + torch.arange(len(images))) % len(facts)])
+
+        return read
 
     @torch.inference_mode()
     def right(self, images: Tensor, wanted: Tensor) -> Tensor:
         """(B,) bool: which images (B, 3, H, W), uint8 or in about [-1, 1], show all that is wanted (B, heads)."""
         pixels = to_uint8(images).to(self.device).float() / 127.5 - 1
         return all_right(self.model(pixels).logits.cpu(), wanted, HEADS)
-
-
-class Reading:
-    """Counts images, in the order of their captions, that show what was asked for."""
-
-    def __init__(self, reader: SceneReader, wanted: Tensor) -> None:
-        self.reader, self.wanted = reader, wanted
-        self.hits = self.seen = 0
-
-    def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The same batches, read while they pass."""
-        for images, labels in batches:
-            rows = (self.seen + torch.arange(len(images))) % len(self.wanted)
-            self.hits += int(self.reader.right(images, self.wanted[rows]).sum())
-            self.seen += len(images)
-            yield images, labels
-
-    @property
-    def accuracy(self) -> Estimate | None:
-        """Share of the images so far that were right, with the standard error of a share; None before the first."""
-        if not self.seen:
-            return None
-        share = self.hits / self.seen
-        return Estimate(share, math.sqrt(share * (1 - share) / self.seen))
 
 
 def open_reader(

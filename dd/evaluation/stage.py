@@ -6,24 +6,29 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
-from dd import config
+from dd import __version__, config
 from dd.checkpoints.students import StudentInfo, read_student_info
 from dd.checkpoints.teachers import RANDOM_BLOCKS
 from dd.errors import DDError
 from dd.evaluation.figures import curves_figure, quality_figure, read_curves, sample_grid, save_figure
+from dd.evaluation.finished import FinishedRow
 from dd.evaluation.measure import Batch, Evaluation, Measured, check_folder, open_evaluation
 from dd.evaluation.rows import Row, fill_ratios, make_row, numbers
 from dd.evaluation.scene_reader import SceneReader, open_reader
+from dd.evaluation.share import open_share
 from dd.metrics.images import load_npz, to_uint8
 from dd.metrics.protocols import protocol
 from dd.models.base import Teacher
@@ -67,12 +72,15 @@ def load_floor(root: Path, name: str, count: int) -> Floor:
     return Floor(images, labels, attributes=facts)
 
 
-def floor_batches(floor: Floor, teacher: Teacher, reconstruct: bool, size: int) -> Iterator[Batch]:
-    """The training images, or what the tokenizer makes of them."""
+def floor_batches(
+    floor: Floor, teacher: Teacher, reconstruct: bool, size: int, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
+    """The training images, or what the tokenizer makes of them. rank, world: every world-th batch."""
     assert floor.images is not None
     assert floor.labels is not None
     device = teacher.codebook.device
-    for images, labels in zip(floor.images.split(size), floor.labels.split(size), strict=True):
+    pairs = zip(floor.images.split(size), floor.labels.split(size), strict=True)
+    for images, labels in islice(pairs, rank, None, world):
         if not reconstruct:
             yield images, labels
             continue
@@ -84,8 +92,8 @@ def floor_batches(floor: Floor, teacher: Teacher, reconstruct: bool, size: int) 
 class Stage:
     """One experiment's evaluation, opened: configuration, networks, reference."""
 
-    def __init__(self, name: str, root: Path, out: Path, keep_images: Path | None = None) -> None:
-        self.name, self.root, self.out, self.keep = name, root, out, keep_images
+    def __init__(self, name: str, root: Path, keep_images: Path | None = None) -> None:
+        self.name, self.root, self.keep = name, root, keep_images
         self.revision = revision(
             root, "dd", "stages", "zoo", "*.yaml"
         )  # of the code that runs, whatever is committed meanwhile
@@ -95,10 +103,13 @@ class Stage:
         self._check_seed()
         self._check_selection()
         device = choose_device(self.experiment.device, name)
+        self.share = open_share(self.settings.batch, cpu=device == "cpu")
+        if self.share.world > 1 and device == "cuda":
+            device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0'))}"
         self.evaluation: Evaluation = open_evaluation(
             self.protocol,
             self.settings.images,
-            keep_images or out,
+            keep_images or root / "work",
             reference=self.settings.reference,
             keep_images=keep_images is not None,
             device=device,
@@ -116,7 +127,21 @@ class Stage:
         self.unread: str | None = None  # why a text experiment has no caption accuracy
         if self.experiment.condition == "text":
             self.reader, self.unread = open_reader(root, name, self.settings.protocol, device)
-        self.grid: dict[str, Tensor] = {}
+        self.folder = root / "work" / self._fingerprint()
+
+    def _fingerprint(self) -> str:
+        """What finished rows belong to: code, parameters, networks, metric and reference."""
+        code = [file for file in (self.root / "data" / self.name / "code" / "evaluate.json",) if file.is_file()]
+        student = self.student_info.sha256 if self.student_info else None
+        measure = (self._extractor_sha256(), self._reference_sha256())
+        chosen = (self.experiment.teacher, self.settings, self.teacher_info.sha256, student, measure)
+        return config.fingerprint("evaluate", __version__, self.name, self.revision, *chosen, *code)
+
+    def _extractor_sha256(self) -> str | None:
+        return self.evaluation.extractor.weights_sha256 if self.evaluation.extractor else None
+
+    def _reference_sha256(self) -> str | None:
+        return self.evaluation.reference.sha256 if self.evaluation.reference else None
 
     def _check_seed(self) -> None:
         trajectories = self.experiment.trajectories
@@ -151,51 +176,73 @@ class Stage:
                 f"{len(info.classes)}: name the protocol of its data set"
             )
 
-    def rows(self) -> list[Row]:
-        """Measure everything; the teacher first, whose images the others are paired with."""
-        order = sorted(self.settings.samplers, key=lambda s: s.name != "teacher")
-        measured: dict[int, Row] = {}
+    def rows(self) -> list[FinishedRow]:
+        """Measure everything; the teacher first, whose images the others are paired with.
+
+        Rows that an earlier, killed run finished are taken from its files. Empty in processes beside the main one.
+        """
+        order = sorted(enumerate(self.settings.samplers), key=lambda one: one[1].name != "teacher")
+        files = {number: self.folder / f"row-{number:02d}.safetensors" for number, _ in order}
+        there = {number: FinishedRow.load(file) for number, file in files.items()}
+        self.share.wait()  # everyone has looked before anyone writes
+        if done := sum(row is not None for row in there.values()):
+            log.info("evaluate %s: continuing with %d of %d rows finished", self.name, done, len(order))
         partner: Measured | None = None
-        bar: Progress[None] = progress(len(order), unit="samplers", label=f"evaluate {self.name}")
+        bar: Progress[None] = progress(len(order), unit="samplers", label=f"evaluate {self.name}", done=done)
         with bar:
-            for sampler in order:
-                found = self._measure(sampler, partner)
-                if sampler.name == "teacher" and found.features is not None:
-                    partner = found
-                measured[id(sampler)] = self._row(sampler, found)
-                bar.update()
-        return fill_ratios([measured[id(sampler)] for sampler in self.settings.samplers])
+            for number, sampler in order:
+                if (finished := there[number]) is None:
+                    finished = there[number] = self._finish(sampler, partner, files[number])
+                    bar.update()
+                if sampler.name == "teacher":
+                    partner = (finished.partner() if finished else None) or partner
+        if self.share.rank:
+            return []
+        rows = [there[number] for number in range(len(order))]
+        return [row for row in rows if row is not None]
+
+    def _finish(self, sampler: config.Sampler, partner: Measured | None, file: Path) -> FinishedRow | None:
+        """Measure a row and leave it in a file; None in processes beside the main one."""
+        found = self._measure(sampler, partner)
+        finished = None
+        if not self.share.rank:
+            kept = (found.features, found.labels) if sampler.name == "teacher" else (None, None)
+            finished = FinishedRow(self._row(sampler, found), self._grid_line(sampler), *kept)
+            finished.save(file)
+        self.share.wait()
+        return finished
 
     def _measure(self, sampler: config.Sampler, partner: Measured | None) -> Measured:
-        reason = self.floor.missing if self._is_floor(sampler) else self.image_sampler.missing(sampler)
-        if reason is not None:
+        if (reason := self._reason(sampler)) is not None:
             log.warning("%s is not measured: %s", sampler_label(sampler), reason)
             metric = self.protocol.metric_name(self.settings.images)
             return Measured(metric, self.settings.images, missing=dict.fromkeys(Measured.METRICS, reason))
-        self._fill_grid(sampler)
         folder = self.keep / sampler_label(sampler) if self.keep else None
         pair = None if self._is_floor(sampler) or sampler.name == "teacher" else partner
-        batches, reading = self._batches(sampler), None
-        if self.reader is not None:
-            reading = self.reader.reading(self.floor.attributes if self._is_floor(sampler) else None)
-            batches = reading.watch(batches)
-        found = self.evaluation.measure(batches, pair, folder, self.settings.seed)
-        if reading is not None:
-            return replace(found, caption_accuracy=reading.accuracy)
-        return (
-            found if self.unread is None else replace(found, missing={**found.missing, "caption_accuracy": self.unread})
+        read = self.reader and self.reader.reading(self.floor.attributes if self._is_floor(sampler) else None)
+        found = self.evaluation.measure(
+            self._batches(sampler), pair, folder, self.settings.seed, read or None, self.share
         )
+        if self.unread is None:
+            return found
+        return replace(found, missing={**found.missing, "caption_accuracy": self.unread})
+
+    def _reason(self, sampler: config.Sampler) -> str | None:
+        """Why a sampler cannot be measured, or None."""
+        return self.floor.missing if self._is_floor(sampler) else self.image_sampler.missing(sampler)
 
     def _batches(self, sampler: config.Sampler) -> Iterator[Batch]:
+        size, rank, world = self.settings.batch, self.share.rank, self.share.world
         if self._is_floor(sampler):
-            return floor_batches(self.floor, self.teacher, sampler.name == "reconstruction", self.settings.batch)
-        return self.image_sampler.batches(sampler, self.settings.images, self.settings.batch)
+            return floor_batches(self.floor, self.teacher, sampler.name == "reconstruction", size, rank, world)
+        return self.image_sampler.batches(sampler, self.settings.images, size, rank, world)
 
-    def _fill_grid(self, sampler: config.Sampler) -> None:
-        if not self._is_floor(sampler):
-            self.grid[sampler_label(sampler)] = to_uint8(
-                self.image_sampler.images(sampler, torch.arange(min(GRID_COLUMNS, self.settings.images)))
-            ).cpu()
+    def _grid_line(self, sampler: config.Sampler) -> Tensor | None:
+        """(columns, 3, H, W) uint8: the sampler's first images; None for what draws none."""
+        if self._is_floor(sampler) or self._reason(sampler) is not None:
+            return None
+        some = torch.arange(min(GRID_COLUMNS, self.settings.images))
+        return to_uint8(self.image_sampler.images(sampler, some)).cpu()
 
     def _row(self, sampler: config.Sampler, found: Measured) -> Row:
         drawn = not self._is_floor(sampler) and self.image_sampler.missing(sampler) is None
@@ -220,8 +267,8 @@ class Stage:
             "seed": self.settings.seed,
             "selected_on": selected_on(sampler),
             "revision": self.revision,
-            "extractor_sha256": self.evaluation.extractor.weights_sha256 if self.evaluation.extractor else None,
-            "reference_sha256": self.evaluation.reference.sha256 if self.evaluation.reference else None,
+            "extractor_sha256": self._extractor_sha256(),
+            "reference_sha256": self._reference_sha256(),
             "teacher_sha256": self.teacher_info.sha256,
             "student_sha256": self.student_info.sha256 if with_student and self.student_info else None,
             "command": f"python -m stages.evaluate {self.name}",
@@ -250,20 +297,44 @@ def selected_on(sampler: config.Sampler) -> str | None:
 
 
 def main(name: str, keep_images: Path | None = None) -> str:
-    """Evaluate an experiment and publish results/<name>/ as a whole. Returns what was done, in one line."""
+    """Evaluate an experiment and publish results/<name>/ as a whole. Returns what was done, in one line.
+
+    Rows that are finished survive a kill, in work/<fingerprint>/. Several processes (accelerate) share the images.
+    """
     root = config.project_root()
-    scratch = root / "work" / f"evaluate-{name}"
-    shutil.rmtree(scratch, ignore_errors=True)
     results = root / "results"
     check_folder(results if results.is_dir() else root)
-    stage = Stage(name, root, scratch, keep_images)
-    rows = stage.rows()
-    write_text(scratch / "rows.json", json.dumps({"rows": rows}, indent=1) + "\n")
-    write_text(scratch / "metrics.json", json.dumps(numbers(rows), indent=1) + "\n")
-    if stage.grid:
-        save_figure(sample_grid(stage.grid), scratch / "samples", ("png",))
-    save_figure(quality_figure(rows), scratch / "quality")
-    if curves := read_curves(root / "models" / name):
-        save_figure(curves_figure(curves), scratch / "curves")
-    publish(scratch, root / "results" / name)
+    stage = Stage(name, root, keep_images)
+    if stage.share.rank:
+        stage.rows()
+        return ""
+    stage.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(stage.folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise DDError(
+            f"another process evaluates this (it holds {stage.folder / 'lock'}): wait until it ends"
+        ) from None
+    try:
+        finished = stage.rows()
+        scratch = stage.folder / "out"
+        shutil.rmtree(scratch, ignore_errors=True)
+        rows = fill_ratios([one.row for one in finished])
+        write_results(rows, {one.row["label"]: one.grid for one in finished if one.grid is not None}, scratch)
+        if curves := read_curves(root / "models" / name):
+            save_figure(curves_figure(curves), scratch / "curves")
+        publish(scratch, results / name)
+    finally:
+        lock.release()
+    shutil.rmtree(stage.folder, ignore_errors=True)
     return f"wrote results/{name}: {len(rows)} rows, {stage.settings.images} images each"
+
+
+def write_results(rows: list[Row], grid: dict[str, Tensor], folder: Path) -> None:
+    """rows.json, metrics.json, the grid of samples and the quality plot."""
+    write_text(folder / "rows.json", json.dumps({"rows": rows}, indent=1) + "\n")
+    write_text(folder / "metrics.json", json.dumps(numbers(rows), indent=1) + "\n")
+    if grid:
+        save_figure(sample_grid(grid), folder / "samples", ("png",))
+    save_figure(quality_figure(rows), folder / "quality")

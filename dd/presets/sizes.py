@@ -29,15 +29,25 @@ class Sizes:
     caption_bytes: int
 
 
-def meta_networks(experiment: Experiment) -> tuple[Teacher, Student]:
-    """Teacher and student on the meta device; of a rehearsal, as shallow as it is."""
+def teacher_configs(experiment: Experiment) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Family, and the settings of the teacher's tokenizer and transformer; of a rehearsal, as shallow as it is."""
     entry = zoo.entry(experiment.teacher.name, "teacher")
     name, config = entry.family or "", dict(entry.config or {})
     if experiment.teacher.random_blocks:
         config[family(name).depth] = experiment.teacher.random_blocks
-    teacher = build_teacher(name, tokenizer_config(entry), config, "meta")
-    options: dict[str, Any] = asdict(experiment.distill.student) if experiment.distill else {}
-    return teacher, build_student(name, student_config(teacher, **options), "meta")
+    return name, tokenizer_config(entry), config
+
+
+def student_options(experiment: Experiment) -> dict[str, Any]:
+    """What the student has beyond the authors' design."""
+    return asdict(experiment.distill.student) if experiment.distill else {}
+
+
+def meta_networks(experiment: Experiment) -> tuple[Teacher, Student]:
+    """Teacher and student on the meta device."""
+    name, codes, config = teacher_configs(experiment)
+    teacher = build_teacher(name, codes, config, "meta")
+    return teacher, build_student(name, student_config(teacher, **student_options(experiment)), "meta")
 
 
 def sizes(experiment: Experiment) -> Sizes:

@@ -294,9 +294,9 @@ class ImageSampler:
         with torch.inference_mode():
             return self.teacher.decode(self.codes(sampler, indices))
 
-    def batches(self, sampler: config.Sampler, count: int, size: int) -> Iterator[Batch]:
-        """`count` images in batches of `size`, with their classes."""
-        for start in range(0, count, size):
+    def batches(self, sampler: config.Sampler, count: int, size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """`count` images in batches of `size`, with their classes. rank, world: every world-th batch."""
+        for start in range(rank * size, count, world * size):
             indices = torch.arange(start, min(start + size, count))
             yield self.images(sampler, indices), self.conditions.labels(indices)
 

@@ -114,7 +114,7 @@ def test_a_file_without_scenes_has_no_caption_accuracy(project):
     (project / "captions" / "mine.txt").write_text("a red boot\na blue bag\n")
     write_text_params(project, {"test": "captions/mine.txt"})
     teacher.main("toy")
-    stage = evaluate.Stage("toy", project, project / "out")
+    stage = evaluate.Stage("toy", project)
     found = stage._measure(stage.settings.samplers[0], None)
     assert found.caption_accuracy is None
     assert "column 'attributes'" in found.missing["caption_accuracy"]
