@@ -9,8 +9,8 @@ scenes = dd.load("t2i-fashion").sample(prompts=["two black boots above a green b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dd.checkpoints import zoo
+from dd.checkpoints import exported, zoo
 from dd.checkpoints.students import load_student, load_student_dir, read_student_info
 from dd.checkpoints.teachers import load_teacher, load_teacher_dir, read_info
 from dd.config import Experiment, StudentSampler, TeacherSampler, load_experiment, load_params, project_root
@@ -28,6 +28,7 @@ from dd.errors import DDError
 from dd.flow.grid import Solver
 from dd.metrics.images import to_uint8
 from dd.models.base import Filters, Student, Teacher
+from dd.models.registry import family_of
 from dd.sampling.image_sampler import Conditions, ImageSampler
 from dd.system.machine import tune_process
 from dd.system.names import hint
@@ -38,12 +39,17 @@ Steps = int | Literal["teacher"] | Sequence[int]
 def load(name: str, device: str | torch.device | None = None) -> Model:
     """A model to draw from.
 
-    name: an experiment of params.yaml (what was trained here, else what ships in the zoo), or a student of the zoo.
+    name: an experiment of params.yaml (what was trained here, else what ships in the zoo), a student of the zoo, a
+    folder that `dd-cli export` wrote, or a repository of the hub (owner/name) that holds such a folder.
     device: default the accelerator if there is one. Raises DDError for an unknown name (with the nearest ones), and
     for weights that are missing or damaged.
     """
     tune_process()
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if Path(name).expanduser().is_dir() or name.startswith((".", "~", "/")):
+        return _of_export(exported.read_folder(Path(name).expanduser(), place))
+    if exported.is_repository(name):
+        return _of_export(exported.read_repository(name, place))
     experiments, students = load_params().experiments, [n for n, e in zoo.entries().items() if e.kind == "student"]
     if name in experiments:
         return _of_experiment(name, load_experiment(name), place)
@@ -66,6 +72,8 @@ class Model:
     classes: their names, by index. timesteps: the trajectory points that the student was trained on, in groups.
     split: groups before it use the student's logits, the others its continuous head; None: logits everywhere.
     text_encoder: what encodes prompts for a text-to-image teacher (`dd.text.encoders`); None: it draws from classes.
+    licence: of the student's weights. teacher_name: the teacher's entry of the zoo. provenance: how the student was
+    made, as its own record has it.
     """
 
     name: str
@@ -77,6 +85,27 @@ class Model:
     timesteps: tuple[int, ...] = (0,)
     split: int | None = None
     text_encoder: str | None = None
+    licence: str = ""
+    teacher_name: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def exported(self) -> exported.Exported:
+        """The same as `dd.publish` takes it. Raises DDError where nothing is distilled yet."""
+        if self.student is None:
+            raise DDError(f"{self.name}: there is no distilled student yet (dvc repro distill@{self.name})")
+        settings = exported.Settings(
+            name=self.name,
+            family=family_of(self.student).name,
+            teacher=self.teacher_name,
+            licence=self.licence,
+            classes=self.classes,
+            timesteps=self.timesteps,
+            split=self.split,
+            text_encoder=self.text_encoder,
+            filters=asdict(self.filters),
+            solver=asdict(self.solver),
+        )
+        return exported.Exported(settings, self.student, self.teacher)
 
     def sample(
         self,
@@ -181,9 +210,10 @@ class Model:
             raise DDError(f"{self.name} draws from prompts: expected at least one (--prompt), got {got}")
         from dd.text.encoders import open_encoder
 
-        config, device = self.teacher.get_submodule("transformer").config, self.teacher.codebook.device
-        encoder = open_encoder(self.text_encoder, config.caption_dim, device)  # type: ignore[union-attr, arg-type]
-        encoded = encoder.encode(texts, config.cls_token_num).to(device)  # type: ignore[union-attr, arg-type]
+        device = self.teacher.codebook.device
+        sizes: Any = self.teacher.get_submodule("transformer").config if self.student is None else self.student.options
+        encoded = open_encoder(self.text_encoder, sizes.caption_dim, device).encode(texts, sizes.cls_token_num)
+        encoded = encoded.to(device)
         return InTurn(lambda rows: encoded[rows % len(texts)], lambda rows: None, len(texts))
 
 
@@ -195,17 +225,21 @@ def _of_experiment(name: str, experiment: Experiment, device: torch.device) -> M
     timesteps, split = ((0,), None) if experiment.distill is None else _trained(experiment)
     folder, models = root / "data" / name / "teacher", root / "models" / name
     if (folder / "teacher.json").is_file() and (models / "student.json").is_file():
-        timesteps = _timesteps(read_student_info(models).provenance) or timesteps
+        record = read_student_info(models).provenance
+        timesteps = _timesteps(record) or timesteps
         teacher, trained = load_teacher_dir(folder, device), load_student_dir(models, folder, device)
         info = read_info(folder)
-        return Model(name, teacher, trained, info.classes, filters, solver, timesteps, split, info.text_encoder)
+        facts = (info.text_encoder, info.licence, info.name, record)
+        return Model(name, teacher, trained, info.classes, filters, solver, timesteps, split, *facts)
     entry = zoo.entry(settings.name, "teacher")
     shipped = experiment.student or f"{name}-dd"
     found = zoo.entries().get(shipped)
     student = load_student(shipped, device) if found and found.kind == "student" else None
-    timesteps = (_timesteps(found.provenance) if found else ()) or timesteps
+    record = found.provenance if found else {}
+    timesteps = _timesteps(record) or timesteps
     teacher = load_teacher(settings.name, device)
-    return Model(name, teacher, student, entry.class_names(), filters, solver, timesteps, split, entry.text_encoder)
+    facts = (entry.text_encoder, found.licence if found else entry.licence, entry.name, record)
+    return Model(name, teacher, student, entry.class_names(), filters, solver, timesteps, split, *facts)
 
 
 def _trained(experiment: Experiment) -> tuple[tuple[int, ...], int | None]:
@@ -235,6 +269,27 @@ def _of_zoo(name: str, device: torch.device) -> Model:
         tuple(longest["steps"]),
         longest.get("split"),
         source.text_encoder,
+        entry.licence,
+        source.name,
+        entry.provenance,
+    )
+
+
+def _of_export(found: exported.Exported) -> Model:
+    """What a folder or repository holds."""
+    settings = found.settings
+    return Model(
+        settings.name,
+        found.teacher,
+        found.student,
+        settings.classes,
+        Filters(**(settings.filters or {})),
+        Solver(**(settings.solver or {})),
+        settings.timesteps,
+        settings.split,
+        settings.text_encoder,
+        settings.licence,
+        settings.teacher,
     )
 
 

@@ -24,14 +24,14 @@ FLOORS = (
     ("dd/config.py", "dd/sections.py"),
     ("dd/checkpoints/",),  # reading: the index, the hub, files of tensors
     ("dd/models/", "dd/flow/"),
-    ("dd/checkpoints/teachers.py", "dd/checkpoints/students.py"),
+    ("dd/checkpoints/teachers.py", "dd/checkpoints/students.py", "dd/checkpoints/exported.py"),
     ("dd/datasets/", "dd/text/"),
     ("dd/trajectories/",),
     ("dd/metrics/", "dd/sampling/"),
     ("dd/evaluation/",),
     ("dd/distillation/",),
     ("dd/presets/", "dd/report/", "dd/api.py"),
-    ("dd/bench/",),
+    ("dd/bench/", "dd/publish/"),
     ("dd/cli/",),
 )
 LARGEST_FILE, LARGEST_FUNCTION, LARGEST_STAGE, LARGEST_PACKAGE, LARGEST_ROOT = 400, 60, 60, 14, 6

@@ -15,7 +15,7 @@ from dd.bench import map_accuracy as bench_map
 from dd.bench import sampling as bench_sampling
 from dd.bench import shards as bench_shards
 from dd.bench import training as bench_training
-from dd.cli import dataset, doctor, experiment, export_npz, images, report, run, sample, select, shards, zoo
+from dd.cli import dataset, doctor, experiment, export_npz, images, publish, report, run, sample, select, shards, zoo
 from dd.errors import DDError
 from dd.system.files import explained
 
@@ -75,6 +75,8 @@ app.add_typer(zoo.app, name="zoo")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(shards.app, name="shards")
 app.command("export-npz")(export_npz.export_npz)
+app.command()(publish.export)
+app.command()(publish.push)
 app.add_typer(bench, name="bench")
 app.command()(doctor.doctor)
 

@@ -51,7 +51,12 @@ def autocast(precision: Precision, device: str = "cpu") -> AbstractContextManage
 
 
 def store_in_bf16(model: nn.Module) -> None:
-    """Keep the matrices that autocast runs in bfloat16 (blocks, output layers) in it, for decoding.
+    """`store_in` bfloat16."""
+    store_in(model, torch.bfloat16)
+
+
+def store_in(model: nn.Module, dtype: torch.dtype) -> None:
+    """Keep the matrices that autocast runs in half precision (blocks, output layers) in it, for decoding.
 
     Autocast would convert frozen float32 matrices again in every step. Everything that is float32 officially
     (embeddings, VAR's head, tokenizer) stays so.
@@ -59,4 +64,4 @@ def store_in_bf16(model: nn.Module) -> None:
     for name, module in model.named_modules():
         inside = any(part in IN_BF16 for part in name.split("."))
         if inside and isinstance(module, nn.Linear) and not name.startswith("tokenizer."):
-            module.to(torch.bfloat16)
+            module.to(dtype)

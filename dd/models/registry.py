@@ -31,12 +31,12 @@ def family(name: str) -> Family:
     return found
 
 
-def family_of(teacher: Teacher) -> Family:
-    """The record that a teacher was built by."""
+def family_of(model: Teacher | Student) -> Family:
+    """The record that a teacher or student was built by."""
     for name in FAMILIES:
-        if type(teacher).__module__.startswith(f"dd.models.{name}."):
+        if type(model).__module__.startswith(f"dd.models.{name}."):
             return family(name)
-    raise DDError(f"student: expected a teacher of {', '.join(FAMILIES)}, got {type(teacher).__name__}")
+    raise DDError(f"student: expected a teacher of {', '.join(FAMILIES)}, got {type(model).__name__}")
 
 
 def make_config(cls: type[T], values: Mapping[str, Any]) -> T:

@@ -1,0 +1,60 @@
+"""`dd-cli export` and `dd-cli push`: a distilled model as a folder, and as a repository of the hub."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dd.errors import DDError
+
+NAME = "An experiment of params.yaml, or a student of 'dd-cli zoo list'."
+
+
+def export(
+    name: Annotated[str, typer.Argument(help=NAME)],
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder, or an older export.")],
+    teacher: Annotated[bool, typer.Option("--teacher", help="The teacher's weights too.")] = False,
+    prompts: Annotated[
+        list[str] | None, typer.Option("--prompt", help="For the picture of a text-to-image model; repeat for several.")
+    ] = None,
+) -> None:
+    """Write a distilled model as a folder that dd.load, diffusers and the hub read, with its model card."""
+    from dd.api import load
+    from dd.publish.export import export as write
+
+    write(load(name), folder, teacher, prompts or ())
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
+    typer.echo(f"wrote {folder}: {len(files)} files, {size / 1e6:.1f} MB")
+
+
+def push(
+    name: Annotated[str, typer.Argument(help=NAME + " Or a folder of 'dd-cli export'.")],
+    repository: Annotated[str, typer.Argument(help="owner/name on the hub; made if it is not there.")],
+    private: Annotated[bool, typer.Option("--private", help="Make it private, if it is made now.")] = False,
+    teacher: Annotated[bool, typer.Option("--teacher", help="The teacher's weights too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the files; nothing is sent.")] = False,
+) -> None:
+    """Publish a distilled model on the Hugging Face hub, as one commit."""
+    from dd.api import load
+    from dd.publish.export import export as write
+    from dd.publish.push import check_repository, plan
+    from dd.publish.push import push as send
+
+    check_repository(repository)
+    with tempfile.TemporaryDirectory(prefix="dd-push-") as scratch:
+        folder = Path(name)
+        if not folder.is_dir():
+            folder = Path(scratch) / "model"
+            write(load(name), folder, teacher, address=repository)
+        elif teacher:
+            raise DDError("--teacher: a folder is sent as it is; leave it out")
+        for upload in plan(folder):
+            typer.echo(f"{upload.size / 1e6:10.3f} MB  {upload.name}")
+        if dry_run:
+            typer.echo(f"nothing was sent to {repository}")
+        else:
+            typer.echo(f"committed: {send(folder, repository, private)}")
