@@ -120,9 +120,9 @@ class Model:
     ) -> NDArray[np.uint8]:
         """Draw images, (N, H, W, 3) uint8.
 
-        classes: names or indices, taken in turn; default all of them. prompts: instead of classes, what a text-to-image
-        model is to draw, in turn; a long one is cut, with a warning. n: number of images, default one per class or
-        prompt. steps: 1 or 2 evaluations of the student, or the groups it starts from (such as [0, 16]), or "teacher".
+        classes: names (as printed, or in another case where that is unique) or indices, taken in turn; default all of
+        them. prompts: instead of classes, what a text-to-image model is to draw, in turn; a long one is cut, with a
+        warning. n: number of images, default one per class or prompt. steps: 1 or 2 evaluations of the student, or the groups it starts from (such as [0, 16]), or "teacher".
         seed: image i is a function of (seed, i) and its class alone, so different `steps` draw comparable images.
         noise_scale: standard deviation of the student's noise; above 1 images vary more (docs/evaluation.md).
         Raises DDError for a class that does not exist, an empty prompt, a negative n, a scale that is not above 0,
@@ -158,8 +158,13 @@ class Model:
         return torch.tensor([self._index(one) for one in given])
 
     def _index(self, one: str | int) -> int:
-        if isinstance(one, str) and one in self._by_name:
-            return self._by_name[one]
+        if isinstance(one, str) and one in self.classes:
+            return self.classes.index(one)
+        if isinstance(one, str) and (alike := self._by_folded_name.get(one.casefold())):
+            if len({self.classes[index] for index in alike}) > 1:
+                names = " and ".join(f"'{self.classes[index]}'" for index in alike)
+                raise DDError(f"class '{one}': {self.name} has {names}; spell it as one of them")
+            return alike[0]
         if isinstance(one, str) and not one.lstrip("-").isdigit():
             listed = self.classes[:12]
             raise DDError(f"no class '{one}' in {self.name}; {hint(one, self.classes, listed, most=3)}")
@@ -168,8 +173,11 @@ class Model:
         return int(one)
 
     @cached_property
-    def _by_name(self) -> dict[str, int]:
-        return {name.lower(): index for index, name in reversed(list(enumerate(self.classes)))}
+    def _by_folded_name(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for index, name in enumerate(self.classes):
+            found.setdefault(name.casefold(), []).append(index)
+        return found
 
     def _sampler(self, steps: Steps | str, noise_scale: float) -> StudentSampler | TeacherSampler:
         if not 0 < noise_scale < math.inf:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from dd import config
-from dd.checkpoints import teachers, zoo
+from dd.checkpoints import networks, teachers, zoo
 from dd.checkpoints.teachers import TeacherInfo
 from dd.errors import DDError
 from dd.presets.needs import demand

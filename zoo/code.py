@@ -14,7 +14,7 @@ from dd.system.entry import run_stage
 from dd.system.files import write_text
 from zoo.settings import HERE
 
-STAGES = ("dataset", "extractor", "reference", "tokenizer", "teacher")
+STAGES = ("dataset", "extractor", "reference", "validation", "tokenizer", "teacher")
 # What settles sizes, speaks to the user or trains students: no network's weights follow from it.
 WITHOUT = (
     *PLUMBING,

@@ -18,7 +18,7 @@ from dd.system.yaml_blocks import insert, remove
 from zoo.own.plan import Plan
 from zoo.settings import load_settings
 
-GROUPS = ("datasets", "extractors", "references", "tokenizers", "teachers")
+GROUPS = ("datasets", "extractors", "references", "validations", "tokenizers", "teachers")
 
 
 def known_folder(name: str) -> str | None:
