@@ -122,7 +122,8 @@ class Model:
 
         classes: names (as printed, or in another case where that is unique) or indices, taken in turn; default all of
         them. prompts: instead of classes, what a text-to-image model is to draw, in turn; a long one is cut, with a
-        warning. n: number of images, default one per class or prompt. steps: 1 or 2 evaluations of the student, or the groups it starts from (such as [0, 16]), or "teacher".
+        warning. n: number of images, default one per class or prompt. steps: 1 or 2 evaluations of the student, or the
+        groups it starts from (such as [0, 16]), or "teacher".
         seed: image i is a function of (seed, i) and its class alone, so different `steps` draw comparable images.
         noise_scale: standard deviation of the student's noise; above 1 images vary more (docs/evaluation.md).
         Raises DDError for a class that does not exist, an empty prompt, a negative n, a scale that is not above 0,

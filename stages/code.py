@@ -1,8 +1,8 @@
 """Stage code: `python -m stages.code EXPERIMENT` -> data/<experiment>/code/: what DVC takes for the code of a stage.
 
 One small file per stage with a digest of each Python file that it imports, and of each network of the zoo that it uses
-beside the teacher. DVC runs this stage every time (it takes half a second); the others depend on its files, so a changed
-formula or extractor reruns them and a changed comment or docstring does not.
+beside the teacher. DVC runs this stage every time (half a second); the others depend on its files, so a changed formula
+or extractor reruns them and a changed comment or docstring does not.
 """
 
 from __future__ import annotations

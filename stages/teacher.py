@@ -39,6 +39,7 @@ def main(name: str) -> str:
     root = config.project_root()
     experiment = config.load_experiment(name)
     demand(experiment, root, name)
+    networks.refuse_missing(name, experiment)
     settings = experiment.teacher
     if (family := zoo.entry(settings.name, "teacher").family) != experiment.family:
         raise DDError(

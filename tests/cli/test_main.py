@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,6 +88,18 @@ def test_load_draws_uint8_images(project):
     assert images.dtype == np.uint8
     assert model.sample(n=0).shape == (0, 6, 6, 3)
     assert len(model.sample()) == 3
+
+
+def test_classes_as_they_are_printed(project):
+    """The exact name first; another case only where it is unique."""
+    model = replace(dd.load("toy"), classes=("A", "a", "Komodo dragon"))
+    assert [model.class_names([name]) for name in ("A", "a", "Komodo dragon")] == [["A"], ["a"], ["Komodo dragon"]]
+    assert [model._index(name) for name in (*model.class_names(), "komodo Dragon", "1")] == [0, 1, 2, 2, 1]
+    shoes = replace(model, classes=("Shoe", "SHOE", "bag"))
+    with pytest.raises(DDError, match="class 'shoe': toy has 'Shoe' and 'SHOE'; spell it as one of them"):
+        shoes.sample("shoe")
+    with pytest.raises(DDError, match="no class 'komodo' in toy; did you mean Komodo dragon"):
+        model.sample("komodo")
 
 
 def test_an_image_is_a_function_of_seed_index_and_class(project):
