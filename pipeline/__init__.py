@@ -11,7 +11,7 @@ dask_shards.py  the shards of a trajectories stage as tasks on Dask workers
 artifacts.py    what the Prefect UI shows of a run
 provenance.py   what a run was made from
 events.py       what happens in a run, for listeners in this process
-processes/      guarded commands that end with whoever asked for them; places on the accelerator
+processes/      supervised commands that end with whoever asked for them; places on the accelerator
 servers/        the project's own Prefect server, the flows in it, its UI; runs that were killed
 terminal/       the commands `dd-cli run` and `dd-cli sweep`, with their live table
 bench/          what a run costs beyond DVC itself

@@ -21,8 +21,8 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from pipeline.graph import Stage
 from pipeline.servers.server import SHOWN
-from pipeline.terminal.counts import describe
-from pipeline.terminal.counts import percent as count_percent
+from pipeline.terminal.wording import describe
+from pipeline.terminal.wording import percent as per_cent
 
 logger = logging.getLogger(__name__)
 
@@ -53,20 +53,20 @@ _quiet_until = [0.0]
 
 
 class Progress:
-    """One progress bar of the UI, fed with the own count (dd/system/progress.py) of a stage or a sweep's point."""
+    """One progress bar of the UI, fed with the progress (dd/system/progress.py) of a stage or a sweep's point."""
 
     artifact: UUID | None
 
     def __init__(self, name: str) -> None:
         self.name, self.artifact, self.shown, self.last = name, None, 0.0, -1.0
 
-    def __call__(self, count: dict[str, Any]) -> None:
-        percent = count_percent(count)
+    def __call__(self, progress: dict[str, Any]) -> None:
+        percent = per_cent(progress)
         now = time.monotonic()
         if percent is None or percent == self.last or (now - self.shown < EVERY and percent < 100):
             return
         self.shown, self.last = now, percent
-        text = f"{self.name}: {describe(count)}"
+        text = f"{self.name}: {describe(progress)}"
         if self.artifact is None:
             key = key_of("progress", self.name)
             self.artifact = _try(artifacts.create_progress_artifact, percent, key=key, description=text)

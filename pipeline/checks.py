@@ -1,7 +1,7 @@
 """Everything that is checked before a run begins, the same with and without a server."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,18 +13,24 @@ from pipeline.stage import Options
 
 @dataclass(frozen=True)
 class Run:
-    """A run that may start: its stages in order, and what it would change in params.yaml."""
+    """A run that may start: its stages in order, and what it would change in params.yaml.
+
+    `quick` are the stages of its first step (see graph.split).
+    """
 
     root: Path
     plan: Plan
     options: Options
     changes: tuple[params.Change, ...] = ()
+    quick: Plan = field(default_factory=dict)
 
 
-def prepare(root: Path, targets: Sequence[str], overrides: Sequence[str], options: Options) -> Run:
+def check_run(root: Path, targets: Sequence[str], overrides: Sequence[str], options: Options) -> Run:
     """Read the graph, choose the stages, check the numbers and the overrides. Raises DDError, one line."""
-    if options.slots < 1:
-        raise DDError(f"expected at least one place on the accelerator, found slots={options.slots}: use 1")
+    if options.accelerator_limit < 1:
+        raise DDError(
+            f"expected an accelerator_limit of 1 or more stages at once, found {options.accelerator_limit}: use 1"
+        )
     if options.dask_workers < 0:
         raise DDError(f"expected dask_workers of 0 (none) or more, found {options.dask_workers}")
     if options.dask_workers and find_spec("prefect_dask") is None:
@@ -33,4 +39,5 @@ def prepare(root: Path, targets: Sequence[str], overrides: Sequence[str], option
     changes: tuple[params.Change, ...] = ()
     if overrides:
         changes = tuple(params.check(params.load(root), overrides, graph.experiments(plan)))
-    return Run(root, plan, options, changes)
+    quick, rest = graph.split(plan)
+    return Run(root, rest, options, changes, quick)

@@ -2,7 +2,7 @@
 
 The stage asks for it: DVC has decided that it must run, and it knows which shards are missing. It finds `make` below by
 its name in $DD_SHARD_ENGINE, checks every shard that comes back, and publishes them all with one rename. So DVC remains
-the only owner of what is up to date, and a farm that is killed anywhere costs the shards that were being made.
+the only owner of what is up to date, and a run that is killed anywhere costs the shards that were being made.
 
 The workers are processes of this machine ($DD_DASK_WORKERS), or those of a cluster that sees the same folders
 ($DD_DASK_SCHEDULER, its address). A shard whose worker dies is made by another.

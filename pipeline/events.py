@@ -13,13 +13,13 @@ Moment = Literal["planned", "started", "waiting", "progress", "line", "finished"
 
 @dataclass(frozen=True)
 class Event:
-    """`text` is a line of output or the outcome's message; `kind` the outcome; `count` the stage's own progress."""
+    """`text` is a line of output or the outcome's message; `kind` the outcome; `progress` see dd/system/progress.py."""
 
     stage: str
     moment: Moment
     text: str = ""
     kind: str = ""
-    count: dict[str, Any] | None = None
+    progress: dict[str, Any] | None = None
 
 
 _listeners: list[Callable[[Event], None]] = []

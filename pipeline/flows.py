@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,13 +17,14 @@ from pydantic import Field
 from dd.errors import DDError
 from pipeline import artifacts, graph, local, params, provenance, stage
 from pipeline import sweep as sweeps
-from pipeline.checks import Run, prepare
+from pipeline.checks import Run, check_run
 from pipeline.events import Event, tell
 from pipeline.graph import Stage
 from pipeline.processes import process
-from pipeline.servers import mark_crashed as epitaph
+from pipeline.servers import cancel, mark_crashed
 from pipeline.stage import Kind, Options, Outcome
 
+KEPT = "stopped; finished shards and checkpoints are kept and reused"
 FINISHED: dict[Kind, str] = {"ran": "Ran", "restored": "Restored", "unchanged": "Unchanged"}
 
 
@@ -31,11 +32,12 @@ def choices(root: Path, single: bool = True) -> list[str]:
     """What the UI offers as targets: experiments, and groups and single stages; none if the files cannot be read."""
     try:
         names = list(yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))["experiments"])
-        stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+        found = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return []
     if not single:
         return names
+    stages = {name: body for name, body in found.items() if not body.get("do", body).get("always_changed")}
     return [
         *names,
         *stages,
@@ -58,15 +60,22 @@ Targets = Annotated[list[str], Field(json_schema_extra=_offer())]
 Choice = Annotated[str, Field(json_schema_extra=_offer_one())]
 Overrides = Annotated[list[str], Field(examples=[["distill.lr=1e-4"]])]
 Grid = Annotated[dict[str, list[Any]], Field(examples=[{"distill.lr": [1e-3, 3e-4]}])]
-Slots = Annotated[int, Field(ge=1, le=64)]
+Limit = Annotated[int, Field(ge=1, le=64)]
 Workers = Annotated[int, Field(ge=0, le=1024)]
 
 
-def _watched() -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def _watched() -> Iterator[None]:
+    """A run of a terminal sees to its own state: cancelled from elsewhere, it stops; killed, it is marked.
+
+    For a run of a server or worker its runner does both.
+    """
     api, run = os.environ.get("PREFECT_API_URL"), runtime.flow_run.id
-    if api is None or run is None or runtime.deployment.id is not None:
-        return contextlib.nullcontext()
-    return epitaph.watched(api, str(run))
+    if api is None or run is None or "PREFECT__FLOW_RUN_ID" in os.environ:
+        yield
+        return
+    with mark_crashed.reported(api, str(run)), cancel.watched(api, str(run), process.stop_all):
+        yield
 
 
 def _run_name() -> str:
@@ -83,7 +92,7 @@ def experiments(
     force: bool = False,
     overrides: Overrides = [],  # noqa: B006
     pull: bool = False,
-    slots: Slots = 1,
+    accelerator_limit: Limit = 1,
     dask_workers: Workers = 0,
 ) -> State[Any]:
     """Bring experiments up to date: their DVC stages in order, independent ones side by side.
@@ -96,17 +105,21 @@ def experiments(
         force: Run the stages even if nothing changed.
         overrides: distill.lr=1e-4 for all chosen experiments, NAME.distill.lr=1e-4 for one. Written to params.yaml.
         pull: Fetch what the DVC remote has instead of computing it.
-        slots: Stages that may use the accelerator of this machine at once.
+        accelerator_limit: Stages that may use the accelerator of this machine at once.
         dask_workers: Dask workers of each trajectories stage, whose shards are then a run of their own; 0 for none.
     """
     process.allow()
     logger = get_run_logger()
     try:
-        options = Options(force, pull, slots, dask_workers, "pipeline.dask_shards:make" if dask_workers else "")
-        run = prepare(graph.project(), targets, overrides, options)
+        options = Options(
+            force, pull, accelerator_limit, dask_workers, "pipeline.dask_shards:make" if dask_workers else ""
+        )
+        run = check_run(graph.project(), targets, overrides, options)
         with _watched(), params.workspace(stage.scratch(run.root), alone=bool(run.changes)):
             params.apply(run.root, run.changes)
             outcomes = _follow(run)
+            if process.stopping.is_set():
+                return Cancelled(message=KEPT)
             _publish(run, outcomes)
             return summary(outcomes)
     except DDError as error:
@@ -114,10 +127,24 @@ def experiments(
         return Failed(message=str(error))
     except KeyboardInterrupt:
         process.stop_all()
-        return Cancelled(message="interrupted; finished shards and checkpoints are kept and reused")
+        return Cancelled(message=KEPT)
     except BaseException:
         process.stop_all()
         raise
+
+
+@task(name="code", cache_policy=NO_CACHE, persist_result=False)
+def run_quick(run: Run) -> State[Any]:
+    """The first step: what DVC runs every time, the digests of the stages' code."""
+    logger = get_run_logger()
+    try:
+        outcome = local.quick(run, lambda text: logger.info("%s", text))
+    except process.StoppedError:
+        return Cancelled(message="stopped")
+    if outcome is None or outcome.ok:
+        return Completed(name=FINISHED[outcome.kind if outcome else "unchanged"], message=outcome and outcome.message)
+    logger.error("%s", outcome.message)
+    return Failed(message=outcome.message)
 
 
 @task(name="stage", task_run_name="{node.name}", cache_policy=NO_CACHE, persist_result=False)
@@ -136,7 +163,7 @@ def run_stage(run: Run, node: Stage, fresh: bool) -> State[Any]:
 
 
 @flow(name="sweep", flow_run_name="sweep of {experiment}", task_runner=_RUNNER)
-def sweep(experiment: Choice, grid: Grid, jobs: Slots = 1) -> State[Any]:
+def sweep(experiment: Choice, grid: Grid, jobs: Limit = 1) -> State[Any]:
     """Run a grid over the parameters of one experiment as DVC experiments; the working tree stays as it is.
 
     The points are `dvc exp run --temp`; the table of results is an artifact and the same as `dvc exp show`. Take a
@@ -151,13 +178,15 @@ def sweep(experiment: Choice, grid: Grid, jobs: Slots = 1) -> State[Any]:
     root = graph.project()
     before = sweeps.folders(root)
     try:
-        ready = sweeps.prepare(root, experiment, grid, jobs)
+        ready = sweeps.check_sweep(root, experiment, grid, jobs)
         artifacts.provenance(provenance.rows(root))
         with _watched(), params.workspace(stage.scratch(root), alone=False):
             sweeps.begin(ready)
             futures = [run_point.submit(ready, point) for point in ready.points]
             for future in futures:
                 future.wait()
+            if process.stopping.is_set():
+                return Cancelled(message="cancelled; the points that are done are kept")
             outcomes = [_point_outcome(point.name, f.state) for point, f in zip(ready.points, futures, strict=True)]
             artifacts.sweep(experiment, sweeps.table(ready))
             return summary(outcomes, "points")
@@ -194,12 +223,18 @@ def _follow(run: Run) -> list[Outcome]:
     if warning := provenance.warning(run.root):
         logger.warning("%s", warning)
     artifacts.provenance(provenance.rows(run.root, run.changes))
-    for name in run.plan:
+    for name in ([stage.quick_name(run.quick)] if run.quick else []) + list(run.plan):
         tell(Event(name, "planned"))
+    if run.quick:
+        first = stage.quick_name(run.quick)
+        state = run_quick.with_options(name=first, task_run_name=first)(run, return_state=True)
+        if not state.is_completed():
+            failed = _point_outcome(first, state)
+            return [failed, *(stage.skipped(node, [first]) for node in run.plan.values())]
     fresh = frozenset() if run.options.force else stage.unchanged(run.root, run.plan, logger.info)
     futures: dict[str, PrefectFuture[Any]] = {}
     for name, node in run.plan.items():
-        named = run_stage.with_options(name=node.group)
+        named = run_stage.with_options(name=name)  # what the UI shows until the task starts
         needs = [futures[need] for need in node.needs]
         futures[name] = named.submit(run, node, name in fresh, wait_for=needs, return_state=False)
     for future in futures.values():

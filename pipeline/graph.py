@@ -1,9 +1,10 @@
 """The stages of dvc.yaml and their order, read from DVC itself; which of them a run is about."""
 
 import functools
+import graphlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ class Stage:
 
     `name` is what `dvc repro -s` takes (`distill@llamagen-fashion`, `report`, `zoo/dvc.yaml:train`); `needs` are the
     names of the stages whose outputs it reads; `outs` are paths relative to the repository. A stage whose dvc.yaml
-    entry says `meta: {accelerator: true}` takes one of the run's places on the accelerator.
+    entry says `meta: {accelerator: true}` takes one of the run's places on the accelerator; `always` is what it calls
+    `always_changed`; `params` are the keys of params.yaml that it depends on.
     """
 
     name: str
     needs: tuple[str, ...] = ()
     outs: tuple[str, ...] = ()
     accelerator: bool = False
+    always: bool = False
+    params: tuple[str, ...] = ()
 
     @property
     def elsewhere(self) -> bool:
@@ -105,23 +109,29 @@ def refuse_conflicts(lock: Path) -> None:
 
 
 def in_order(stages: Mapping[str, Stage]) -> Plan:
-    """Sorted so that dependencies come first; otherwise in the given order."""
-    plan: Plan = {}
+    """Sorted so that dependencies come first."""
+    sorter = graphlib.TopologicalSorter({name: stage.needs for name, stage in stages.items()})
+    try:
+        return {name: stages[name] for name in sorter.static_order()}
+    except graphlib.CycleError as error:
+        loop = " -> ".join(reversed(error.args[1]))
+        raise DDError(
+            f"expected stages without a cycle, found {loop}: remove one of these dependencies in dvc.yaml"
+        ) from None
 
-    def add(name: str, path: tuple[str, ...]) -> None:
-        if name in path:
-            loop = " -> ".join((*path[path.index(name) :], name))
-            raise DDError(
-                f"expected stages without a cycle, found {loop}: remove one of these dependencies in dvc.yaml"
-            )
-        if name not in plan:
-            for need in stages[name].needs:
-                add(need, (*path, name))
-            plan[name] = stages[name]
 
-    for name in stages:
-        add(name, ())
-    return plan
+def split(plan: Plan) -> tuple[Plan, Plan]:
+    """The stages that DVC runs every time and that need no other (digests of code); the others, without those needs.
+
+    The former are one quick step before a run: only after it can DVC say what else has changed.
+    """
+    quick = {name: stage for name, stage in plan.items() if stage.always and not stage.needs}
+    rest = {
+        name: replace(stage, needs=tuple(need for need in stage.needs if need not in quick))
+        for name, stage in plan.items()
+        if name not in quick
+    }
+    return quick, rest
 
 
 def choose(plan: Plan, targets: Sequence[str]) -> Plan:
@@ -182,6 +192,8 @@ def _stage(root: Path, stage: Any, needs: Iterable[Any]) -> Stage:
         needs=tuple(_name(need) for need in needs),
         outs=tuple(os.path.relpath(out.fs_path, root) for out in stage.outs if out.protocol == "local"),
         accelerator=bool(meta.get("accelerator", False)),
+        always=bool(stage.always_changed),
+        params=tuple(key for dep in stage.deps for key in (getattr(dep, "params", None) or ())),
     )
 
 

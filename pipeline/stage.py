@@ -6,18 +6,17 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pipeline.graph import Plan, Stage
-from pipeline.processes import accelerator as slots
-from pipeline.processes import process
+from pipeline.processes import accelerator, process
 
 Kind = Literal["ran", "restored", "unchanged", "failed", "skipped"]
 Line = Callable[[str], None]
-Progress = Callable[[dict[str, Any]], None]  # gets a stage's own count (dd/system/progress.py)
+Progress = Callable[[dict[str, Any]], None]  # gets how far a stage is (dd/system/progress.py)
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 SCRATCH = Path(".dvc", "tmp", "dd")  # ignored by git and dvc; one per working tree, so its locks are as well
@@ -40,14 +39,14 @@ _MARKS: tuple[tuple[Kind, str], ...] = (
 
 @dataclass(frozen=True)
 class Options:
-    """How a run treats its stages; `slots` places on the accelerator, `dask_workers` for the trajectories.
+    """How a run treats its stages: `accelerator_limit` of them at once on the accelerator, `dask_workers` for shards.
 
-    `engine` names the function that makes the shards (`module:function`, see farm.py), empty for the stage's own ways.
+    `engine` names the function that makes the shards (`module:function`, see dask_shards.py); empty: the stage does.
     """
 
     force: bool = False
     pull: bool = False
-    slots: int = 1
+    accelerator_limit: int = 1
     dask_workers: int = 0
     engine: str = ""
 
@@ -95,7 +94,7 @@ class _Output:
 def run(root: Path, stage: Stage, options: Options, line: Line, progress: Progress | None = None) -> Outcome:
     """Bring one stage up to date; its needs must be already.
 
-    `line` gets each line of output, `progress` the stage's own count whenever it changes (see dd/system/progress.py). A
+    `line` gets each line of output, `progress` how far the stage is (dd/system/progress.py) whenever that changes. A
     stage that waits for DVC's locks, or says that its failure is temporary, is tried again; any other failure is final.
 
     Raises process.StoppedError when the run is stopped.
@@ -142,6 +141,46 @@ def unchanged(root: Path, plan: Plan, line: Line) -> frozenset[str]:
     return frozenset(fresh)
 
 
+def quick_name(plan: Plan) -> str:
+    """What a run calls its first step: `code`."""
+    return ", ".join(dict.fromkeys(stage.group for stage in plan.values()))
+
+
+def run_quick(root: Path, plan: Plan, line: Line) -> Outcome:
+    """The stages of a plan, which need no other, in one DVC command. Raises process.StoppedError."""
+    start = time.monotonic()
+    files = [root / out for stage in plan.values() for out in stage.outs]
+    before = [_content(file) for file in files]
+    output = _Output(quick_name(plan))
+
+    def each(text: str) -> None:
+        output.add(text)
+        if not _HINT.match(text):
+            line(text)
+
+    status = dvc(root, [*DVC, "repro", "-s", *plan], output.name, None, each)
+    seconds = time.monotonic() - start
+    if status:
+        return Outcome(output.name, "failed", f"{output.name} failed: {output.error or output.last}", seconds)
+    changed = sum(old != _content(file) for old, file in zip(before, files, strict=True))
+    said = f"{changed} of {len(files)} files changed" if changed else "nothing changed"
+    return Outcome(output.name, "ran" if changed else "unchanged", f"{said} in {seconds:.1f} s", seconds)
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def would_run(plan: Plan, fresh: Collection[str], changed: Collection[str]) -> list[str]:
+    """The stages that are not `fresh`, or read one of the `changed` parameters, and all that need one of them."""
+    found: list[str] = []
+    for name, stage in plan.items():  # in order: needs come first
+        read = any(key == param or key.startswith(f"{param}.") for key in changed for param in stage.params)
+        if name not in fresh or read or any(need in found for need in stage.needs):
+            found.append(name)
+    return found
+
+
 def settled(stage: Stage) -> Outcome:
     """The outcome of a stage that `unchanged` has named."""
     return Outcome(stage.name, "unchanged", _sentence("unchanged", 0.0), 0.0)
@@ -176,7 +215,7 @@ def _once(root: Path, stage: Stage, options: Options, line: Line, progress: Prog
             line(text)
 
     words = [*DVC, "repro", "-s", *(["--force"] if options.force else []), *(["--pull"] if options.pull else [])]
-    places = options.slots if stage.accelerator else None
+    places = options.accelerator_limit if stage.accelerator else None
     return output, dvc(root, [*words, stage.name], stage.name, places, each, progress, _environment(options))
 
 
@@ -189,7 +228,7 @@ def dvc(
     progress: Progress | None = None,
     env: Mapping[str, str] | None = None,
 ) -> int:
-    """Exit status of a DVC command that runs stages: guarded, its count watched, one of `places` held if any is needed.
+    """Exit status of a DVC command that runs stages, supervised, its progress watched; holds one of `places` if any.
 
     Raises process.StoppedError when the run is stopped.
     """
@@ -197,7 +236,7 @@ def dvc(
     look = _watch(file, progress) if progress else None
     with contextlib.ExitStack() as stack:
         stack.callback(file.unlink, missing_ok=True)
-        hold = [] if places is None else [stack.enter_context(slots.slot(scratch(root), places, name, line))]
+        hold = [] if places is None else [stack.enter_context(accelerator.place(scratch(root), places, name, line))]
         more = {"DD_PROGRESS_FILE": str(file), "DVC_NO_ANALYTICS": "1", **(env or {})}
         status = process.run(command, cwd=root, line=line, tick=look, env=more, hold=hold)
         if look:

@@ -51,9 +51,10 @@ class Sweep:
     target: str
     points: tuple[Point, ...]
     jobs: int
+    quick: frozenset[str] = frozenset()  # stages that run every time and say nothing about a point
 
 
-def prepare(root: Path, experiment: str, grid: Mapping[str, Sequence[Any]], jobs: int) -> Sweep:
+def check_sweep(root: Path, experiment: str, grid: Mapping[str, Sequence[Any]], jobs: int) -> Sweep:
     """Check a sweep and list its points. Raises DDError, one line, before anything runs."""
     plan = graph.read(root)
     if experiment not in graph.experiments(plan):
@@ -66,7 +67,8 @@ def prepare(root: Path, experiment: str, grid: Mapping[str, Sequence[Any]], jobs
     target = f"evaluate@{experiment}"
     if target not in plan:
         raise DDError(f"expected a stage {target!r} to end each point with, found none in dvc.yaml")
-    return Sweep(root, target, tuple(_points(root, experiment, grid)), jobs)
+    quick = frozenset(graph.split(plan)[0])
+    return Sweep(root, target, tuple(_points(root, experiment, grid)), jobs, quick)
 
 
 def parse(words: Sequence[str]) -> dict[str, list[Any]]:
@@ -88,7 +90,7 @@ def parse(words: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def begin(sweep: Sweep) -> None:
-    """Forget earlier experiments of the same names, and tell the listeners of watch.py which points there will be.
+    """Forget earlier experiments of the same names, and tell the listeners of events.py which points there will be.
 
     `dvc exp run --force` would replace them too, but it also runs every stage again, changed or not.
     """
@@ -101,26 +103,27 @@ def begin(sweep: Sweep) -> None:
 
 
 def run_point(sweep: Sweep, point: Point, line: Line = lambda _: None, progress: Progress = lambda _: None) -> Outcome:
-    """Run one point in one of the sweep's places; the listeners of watch.py are told. Raises process.StoppedError."""
+    """Run one point in one of the sweep's places; the listeners of events.py are told. Raises process.StoppedError."""
     start = time.monotonic()
     last, ran = "", False
 
     def each(text: str) -> None:
         nonlocal last, ran
-        ran = ran or text.startswith("Running stage '")
+        found = re.match(r"Running stage '(.+)'", text)
+        ran = ran or (found is not None and found[1] not in sweep.quick)
         if text.strip() and not text.startswith(("> ", "ERROR: failed to reproduce")):
             last = text.strip()
         tell(Event(point.name, "line", text))
         line(text)
 
-    def count(state: dict[str, Any]) -> None:
-        tell(Event(point.name, "progress", count=state))
+    def report(state: dict[str, Any]) -> None:
+        tell(Event(point.name, "progress", progress=state))
         progress(state)
 
     tell(Event(point.name, "started"))
     env = {"DD_ROOT": ""}  # the stages work in the copy, wherever the flow does
     try:
-        status = stage.dvc(sweep.root, command(sweep, point), point.name, sweep.jobs, each, count, env)
+        status = stage.dvc(sweep.root, command(sweep, point), point.name, sweep.jobs, each, report, env)
     except process.StoppedError as error:
         tell(Event(point.name, "finished", str(error), "stopped"))
         raise

@@ -11,7 +11,10 @@ import typer
 def export_npz(
     experiment: Annotated[str, typer.Argument(help="a key of `experiments` in params.yaml")],
     out: Annotated[Path, typer.Option("--out", "-o", help="the npz (one array arr_0, N x H x W x 3 uint8)")],
-    sampler: Annotated[str, typer.Option(help="which of the experiment's samplers, by its label in tables")] = "dd 0",
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="one of the experiment's samplers, by its label in tables; default: its first student"),
+    ] = None,
     count: Annotated[int, typer.Option("--images-count", "-n", min=2, help="how many images")] = 50_000,
     images: Annotated[Path | None, typer.Option("--images", help="also write PNGs into this folder")] = None,
 ) -> None:

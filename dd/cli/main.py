@@ -22,6 +22,8 @@ from dd.system.files import explained
 app = typer.Typer(
     name="dd-cli",
     help="Distilled Decoding: image autoregressive models as one- and two-step generators.",
+    epilog="Exit status: 0 done; 1 something failed or is missing; 2 wrong input, with one line that says what; "
+    "130 stopped with Ctrl-C; 141 the reader of a pipe went away. NO_COLOR turns colours off.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -39,10 +41,17 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def settings(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show debugging messages.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say so.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show no progress: only results, warnings and errors.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     """Distilled Decoding: image autoregressive models as one- and two-step generators."""
-    level = logging.DEBUG if verbose else logging.INFO
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    if quiet:
+        os.environ["DD_QUIET"] = "1"  # for dd/system/progress.py, also of the processes that a command starts
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     if not verbose:
         for name in ("httpx", "matplotlib", "PIL", "dvc"):

@@ -2,8 +2,11 @@
 
 import os
 import sys
+from importlib.util import find_spec
 
 import typer
+
+from dd.errors import DDError
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -31,5 +34,17 @@ def register(app: typer.Typer) -> None:
 
 
 def hand_on(module: str, arguments: list[str]) -> None:
-    """Become `python -m MODULE ...`: the same process, so that signals and the exit status need no relay."""
+    """Become `python -m MODULE ...`: the same process, so that signals and the exit status need no relay.
+
+    The pipeline is part of a checkout, not of the installed package. Raises DDError where there is none.
+    """
+    from dd.config import project_root
+
+    root = project_root()
+    if find_spec("pipeline") is None and not (root / "pipeline").is_dir():
+        raise DDError(f"expected a checkout of this project with pipeline/, found none in {root}: run it from there")
+    for name in ("dvc", "prefect"):
+        if find_spec(name) is None:
+            raise DDError(f"expected {name}, found none: pip install 'dd[pipeline]'")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])

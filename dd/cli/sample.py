@@ -54,7 +54,8 @@ def sample(
     seconds = time.perf_counter() - started
     titles = [prompts[i % len(prompts)] for i in range(count)] if prompts else None
     save_grid(images, out, columns, titles=titles)
-    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    drawn = names[:count]
+    shown = ", ".join(drawn[:10]) + (", ..." if len(drawn) > 10 else "")
     typer.echo(f"wrote {out}: {len(images)} images ({shown}) in {seconds:.2f} s")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -16,25 +16,37 @@ from dd.sampling.image_sampler import ImageSampler, sampler_label
 from dd.system.progress import Progress, progress
 
 
-def export(experiment: str, label: str, count: int, out: Path, pngs: Path | None = None) -> str:
-    """Draw `count` images of the sampler with this label. Returns what was written, in one line."""
+def export(experiment: str, label: str | None, count: int, out: Path, pngs: Path | None = None) -> str:
+    """Draw `count` images of a sampler (see `choose`). Returns what was written, in one line."""
     if out.suffix != ".npz":
         raise DDError(f"expected a file that ends in .npz, got {out.name}")
     settings = config.load_experiment(experiment).evaluate
-    drawn = [s for s in settings.samplers if s.name not in ("real", "reconstruction")]
-    by_label = {sampler_label(sampler): sampler for sampler in drawn}
-    if label not in by_label:
-        raise DDError(f"{experiment} has no sampler '{label}'; there are {', '.join(by_label)}")
+    sampler = choose(experiment, settings.samplers, label)
     image_sampler, info = open_image_sampler(experiment, config.project_root())
-    sampler = by_label[label]
     image_sampler.check(sampler)
     if reason := image_sampler.missing(sampler):
-        raise DDError(f"sampler '{label}' cannot draw: {reason}")
+        raise DDError(f"sampler '{sampler_label(sampler)}' cannot draw: {reason}")
     for folder in (out.parent, *([pngs] if pngs else [])):
         check_folder(folder, count * 3 * info.image_size**2)
     batches = _batches(image_sampler, sampler, count, settings.batch, pngs)
     written = write_npz(out, batches, count)
-    return f"wrote {out}: {written} images" + (f", and as PNGs in {pngs}" if pngs else "")
+    return f"wrote {out}: {written} images of {sampler_label(sampler)}" + (f", and as PNGs in {pngs}" if pngs else "")
+
+
+def choose(experiment: str, samplers: Sequence[config.Sampler], label: str | None) -> config.Sampler:
+    """The sampler with this label, or the only one whose label begins with it; without any, the first student."""
+    by_label = {sampler_label(s): s for s in samplers if s.name not in ("real", "reconstruction")}
+    if label is None:
+        first = next((s for s in by_label.values() if s.name == "dd"), next(iter(by_label.values()), None))
+        if first is not None:
+            return first
+    elif label in by_label:
+        return by_label[label]
+    else:
+        longer = [s for name, s in by_label.items() if name.startswith(f"{label} ")]
+        if len(longer) == 1:
+            return longer[0]
+    raise DDError(f"{experiment} has no sampler '{label or 'dd'}'; there are {', '.join(by_label) or 'none'}")
 
 
 def _batches(

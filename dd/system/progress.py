@@ -6,7 +6,9 @@
         bar.update(1)
 
 On a terminal this is a tqdm bar. Elsewhere (a pipe, a file, or the environment variable `CI` is set) it is one log line
-every 30 seconds. If `DD_PROGRESS_FILE` names a file, it holds one line of JSON, replaced as a whole so that a reader
+every 30 seconds. With `DD_QUIET` (`dd-cli --quiet`) there is no bar.
+
+If `DD_PROGRESS_FILE` names a file, it holds one line of JSON, replaced as a whole so that a reader
 never sees half of it: `{"step": 12, "total": 40, "unit": "shards", "rate": 0.8, "label": "trajectories"}`; `rate` is in
 units per second over this process's own work, or null before the first unit.
 """
@@ -40,7 +42,7 @@ class Progress(Generic[T]):
         self.written = float("-inf")
         self.path = Path(name) if (name := os.environ.get("DD_PROGRESS_FILE")) else None
         self.bar: Any = None
-        if sys.stderr.isatty() and not os.environ.get("CI"):
+        if sys.stderr.isatty() and not os.environ.get("CI") and not os.environ.get("DD_QUIET"):
             self.bar = tqdm(total=total, initial=done, unit=f" {unit}", desc=label or None, dynamic_ncols=True)
         self._write()
 

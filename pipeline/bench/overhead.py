@@ -28,8 +28,7 @@ from rich.table import Table
 from pipeline import graph
 from pipeline.bench import project as bench_project
 from pipeline.processes import process
-from pipeline.servers import mark_crashed as epitaph
-from pipeline.servers import server
+from pipeline.servers import mark_crashed, server
 
 LIMIT = 600.0  # seconds that anything here may take
 Row = dict[str, Any]
@@ -142,8 +141,8 @@ def _by_signal(root: Path, number: signal.Signals) -> Callable[[], Any]:
 
 def _in_the_ui(api: str) -> Callable[[], Any]:
     parameters = {"targets": ["teacher-one"], "force": True}
-    run = epitaph.post(api, f"deployments/{_deployment(api)}/create_flow_run", {"parameters": parameters})["id"]
-    return lambda: epitaph.post(api, f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+    run = mark_crashed.post(api, f"deployments/{_deployment(api)}/create_flow_run", {"parameters": parameters})["id"]
+    return lambda: mark_crashed.post(api, f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
 
 
 def _deployment(api: str) -> str | None:
@@ -151,7 +150,7 @@ def _deployment(api: str) -> str | None:
     with contextlib.suppress(OSError):
         wanted = {"flows": {"name": {"any_": ["experiments"]}}}
         return next(
-            (str(d["id"]) for d in epitaph.post(api, "deployments/filter", wanted) if d["status"] == "READY"), None
+            (str(d["id"]) for d in mark_crashed.post(api, "deployments/filter", wanted) if d["status"] == "READY"), None
         )
     return None
 

@@ -37,7 +37,7 @@ def make(root: Path) -> None:
 
 
 def living(root: Path) -> list[int]:
-    """The processes of stages (dvc, its guard, and what they started) that work in `root`, from /proc."""
+    """The processes of stages (dvc, its supervisor, and what they started) that work in `root`, from /proc."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:

@@ -1,7 +1,7 @@
-"""Places on the accelerator: at most `count` stages of this machine use it at once, whichever runs they belong to.
+"""Places on the accelerator: at most `limit` stages of this machine use it at once, whichever runs they belong to.
 
-A place is a lock file (flock) whose descriptor is handed to the guard of the stage, so the kernel holds it exactly as
-long as one of the flow and the guard lives: no lease to renew, nothing to clean after SIGKILL, no server needed.
+A place is a lock file (flock) whose descriptor is handed to the supervisor of the stage, so the kernel holds it exactly
+as long as one of the flow and the supervisor lives: no lease to renew, nothing to clean after SIGKILL, no server.
 """
 
 import contextlib
@@ -18,16 +18,16 @@ POLL = 0.2  # seconds
 
 
 @contextlib.contextmanager
-def slot(folder: Path, count: int, holder: str, say: Callable[[str], None]) -> Iterator[int]:
-    """Wait for one of `count` places and yield the descriptor that holds it.
+def place(folder: Path, limit: int, holder: str, say: Callable[[str], None]) -> Iterator[int]:
+    """Wait for one of `limit` places and yield the descriptor that holds it.
 
     `say` gets one line if there is a wait. Raises process.StoppedError if the run is stopped meanwhile.
     """
     folder.mkdir(parents=True, exist_ok=True)
     said = False
-    while (held := _take(folder, count)) is None:
+    while (held := _take(folder, limit)) is None:
         if not said:
-            say(f"waiting for the accelerator ({who(folder) or 'another stage'} has it)")
+            say(f"waiting for the accelerator ({holders(folder) or 'another stage'} has it)")
             said = True
         if process.stopping.wait(POLL):
             raise process.StoppedError(f"not started: {holder} waited for the accelerator")
@@ -39,20 +39,20 @@ def slot(folder: Path, count: int, holder: str, say: Callable[[str], None]) -> I
         os.close(held)
 
 
-def who(folder: Path) -> str:
+def holders(folder: Path) -> str:
     """The stages that hold a place at this moment."""
-    holders = []
+    found = []
     for path in sorted(folder.glob("accelerator-*.lock")):
         with contextlib.suppress(OSError, ValueError), path.open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                holders.append(str(json.loads(file.read())["stage"]))
-    return ", ".join(holders)
+                found.append(str(json.loads(file.read())["stage"]))
+    return ", ".join(found)
 
 
-def _take(folder: Path, count: int) -> int | None:
-    for number in range(count):
+def _take(folder: Path, limit: int) -> int | None:
+    for number in range(limit):
         held = os.open(folder / f"accelerator-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""One guarded command: its lines as they come, its end, and how to stop it from any thread.
+"""One supervised command: its lines as they come, its end, and how to stop it from any thread.
 
 The commands that run are kept here, in a module of its own, so that a flow (which Prefect pickles) holds none of them.
 """
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-GUARD = Path(__file__).with_name("supervisor.py")
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
 TICK = 0.5  # seconds between two calls of `tick`
 
 stopping = threading.Event()
@@ -34,7 +34,7 @@ def run(
     env: Mapping[str, str] | None = None,
     hold: Sequence[int] = (),
 ) -> int:
-    """Run a command under its guard and return its exit status.
+    """Run a command under its supervisor and return its exit status.
 
     `line` gets each line of its output (standard error included; the steps of a progress bar count as lines) and
     `tick` is called every half second meanwhile, both in this thread. `env` is added to the environment. The file
@@ -51,7 +51,7 @@ def run(
                 line(text)
                 continue
             if child.poll() is not None:
-                break  # the guard was killed, what it guarded still holds the pipe: swept below
+                break  # the supervisor was killed, what it supervised still holds the pipe: swept below
             if tick is not None:
                 tick()
         status = child.wait()
@@ -96,7 +96,7 @@ def _start(
         if stopping.is_set():
             raise StoppedError(f"not started: {' '.join(command)}")
         child = subprocess.Popen(
-            [sys.executable, "-S", "-E", str(GUARD), *command],
+            [sys.executable, "-S", "-E", str(SUPERVISOR), *command],
             cwd=cwd,
             env={**os.environ, "PATH": python_first(), "PYTHONUNBUFFERED": "1", **(env or {})},
             stdin=subprocess.PIPE,
@@ -142,7 +142,7 @@ def _stop(child: "subprocess.Popen[str]") -> None:
 
 
 def _close(child: "subprocess.Popen[str]") -> None:
-    """End what a killed guard left, and give its pipe back."""
+    """End what a killed supervisor left, and give its pipe back."""
     if child.poll() is None or child.returncode < 0:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)

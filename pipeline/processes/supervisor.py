@@ -2,16 +2,17 @@
 
     python supervisor.py COMMAND ...        (standard input: a pipe whose other end the asker keeps open)
 
-The guard starts the command, passes its output through and exits with its status. When its standard input closes (the
-asker ended, even by SIGKILL), or on SIGTERM or SIGINT, it ends everything below it:
+The supervisor starts the command, passes its output through and exits with its status. When its standard input closes
+(the asker ended, even by SIGKILL), or on SIGTERM or SIGINT, it ends everything below it:
 
     at once     SIGTERM to all but the command itself: `dvc` sees its stage fail, releases its locks and leaves in order
     after 1 s   SIGTERM to the command as well
     after 2 s   SIGKILL to whatever is left
 
-The same happens to processes that the command left behind at its own end. On Linux the guard is the reaper of its
-orphans (prctl), so that a process which moved to a session of its own is found as well; elsewhere only the guard's
-session is swept. It uses the standard library alone and starts in some 30 ms.
+The same happens to processes that the command left behind at its own end. On Linux the supervisor is the reaper of its
+orphans (prctl), so that a process which moved to a session of its own is found as well; elsewhere only the supervisor's
+session is swept. It uses the standard library alone, so that no package can keep it from ending what it started, and
+costs 34 ms of processor time per command (54 ms with psutil, which would replace `descendants` alone).
 """
 
 import contextlib

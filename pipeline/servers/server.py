@@ -3,23 +3,23 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from dd.errors import DDError
-from pipeline.processes.process import GUARD
+from pipeline.processes.process import SUPERVISOR
+from pipeline.servers.mark_crashed import LOOPBACK, open_url
 
 HOST, PORT = "127.0.0.1", 4200
+DEPLOYMENTS = {"experiments": "run-experiments", "sweep": "run-sweep"}  # by the name of their flow
 SHOWN = "report"  # the folder that is served beside the UI
-START_LIMIT = 600.0  # seconds that a server may take to answer at first
+START_PATIENCE, START_LIMIT = 25.0, 600.0  # seconds until a slow start is told of, and until it has failed
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,17 @@ def settings(root: Path, api: str | None = None) -> dict[str, str]:
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "DD_ROOT": str(root),
     }
-    fixed = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    fixed = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", **_without_proxy()}
     if api:
         fixed["PREFECT_API_URL"] = api
     return {key: value for key, value in wanted.items() if key not in os.environ} | fixed
+
+
+def _without_proxy() -> dict[str, str]:
+    """Environment in which no client takes a proxy to this machine itself."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [*(host for host in known.split(",") if host), *(host for host in LOOPBACK if host not in known.split(","))]
+    return {"no_proxy": ",".join(hosts), "NO_PROXY": ",".join(hosts)}
 
 
 def find(root: Path) -> str | None:
@@ -77,10 +84,26 @@ def find(root: Path) -> str | None:
 def healthy(api: str, timeout: float = 3.0) -> bool:
     """Does a Prefect API answer there?"""
     try:
-        with urllib.request.urlopen(f"{api.rstrip('/')}/health", timeout=timeout) as answer:
+        with open_url(f"{api.rstrip('/')}/health", timeout) as answer:
             return bool(answer.status == 200)
     except (OSError, ValueError):
         return False
+
+
+def check_version(api: str, own: str) -> str | None:
+    """A warning if the server is older than this client, whose version is `own`; None if it is not.
+
+    Raises DDError if it is of another major version, whose API another client does not speak.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        with open_url(f"{api.rstrip('/')}/admin/version", 10.0) as answer:
+            found = str(json.load(answer))
+        theirs, mine = ([int(part) for part in re.findall(r"\d+", version)[:3]] for version in (found, own))
+        if theirs[:1] != mine[:1]:
+            raise DDError(f"expected a Prefect {mine[0]} server at {api}, found {found}: update it, or add --no-server")
+        if theirs < mine:
+            return f"the Prefect server at {api} is older ({found}) than this client ({own}): update it if a call fails"
+    return None
 
 
 def recorded(root: Path) -> Server | None:
@@ -113,22 +136,31 @@ def free_port(wanted: int = PORT) -> int:
     raise DDError(f"expected a free port on {HOST}, found none")
 
 
-def start(root: Path, port: int | None = None, env: Mapping[str, str] | None = None) -> "subprocess.Popen[bytes]":
+def start(
+    root: Path,
+    port: int | None = None,
+    env: Mapping[str, str] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> "subprocess.Popen[bytes]":
     """Start a Prefect server on the loopback and return when it answers; it ends with this process.
 
-    Raises DDError if it does not come up, with where its log is.
+    `say` gets one line if that takes long. Raises DDError if it does not come up, with where its log is.
     """
     port = free_port() if port is None else port
     api = f"http://{HOST}:{port}/api"
     home(root).mkdir(parents=True, exist_ok=True)
     log = home(root) / "server.log"
-    command = ["prefect", "server", "start", "--host", HOST, "--port", str(port)]
-    child = guarded(command, root, log, {**settings(root, api), **(env or {})})
-    deadline = time.monotonic() + START_LIMIT
+    command = ["pipeline.servers.prefect_server", "server", "start", "--host", HOST, "--port", str(port)]
+    child = supervised(command, root, log, {**settings(root, api), **(env or {})})
+    started, said = time.monotonic(), False
     while not healthy(api, 1.0):
-        if child.poll() is not None or time.monotonic() > deadline:
+        seconds = time.monotonic() - started
+        if child.poll() is not None or seconds > START_LIMIT:
             end(child)
             raise DDError(f"expected a Prefect server at {api}, it did not start: its log is {log}")
+        if seconds > START_PATIENCE and not said:
+            say(f"the Prefect server at {api} has not answered for {seconds:.0f} s; its log is {log}")
+            said = True
         time.sleep(0.1)
     return child
 
@@ -138,14 +170,14 @@ def serve_files(root: Path, port: int) -> "subprocess.Popen[bytes]":
     folder = root / SHOWN
     folder.mkdir(exist_ok=True)
     command = ["http.server", "--bind", HOST, "--directory", str(folder), str(port)]
-    return guarded(command, root, home(root) / "files.log", {})
+    return supervised(command, root, home(root) / "files.log", {})
 
 
-def guarded(module: list[str], root: Path, log: Path, env: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    """`python -m MODULE ...` under a guard: it ends with this process. Output goes to `log`."""
+def supervised(module: list[str], root: Path, log: Path, env: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """`python -m MODULE ...` under a supervisor: it ends with this process. Output goes to `log`."""
     with log.open("wb") as out:
         return subprocess.Popen(
-            [sys.executable, "-S", "-E", str(GUARD), sys.executable, "-m", *module],
+            [sys.executable, "-S", "-E", str(SUPERVISOR), sys.executable, "-m", *module],
             cwd=root,
             env={**os.environ, **env},
             stdin=subprocess.PIPE,
@@ -156,12 +188,7 @@ def guarded(module: list[str], root: Path, log: Path, env: Mapping[str, str]) ->
 
 
 def end(child: "subprocess.Popen[bytes]") -> None:
-    """End a guarded process and wait for it."""
+    """End a supervised process and wait for it."""
     child.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(10)
-
-
-def port_of(api: str) -> int:
-    """4200 of `http://127.0.0.1:4200/api`."""
-    return urlsplit(api).port or PORT

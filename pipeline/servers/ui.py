@@ -1,8 +1,8 @@
-"""`make ui`: a Prefect server of this project alone, and the flows in it, ready to be started from the browser.
+"""`dd-cli ui` and `make ui`: a Prefect server of this project alone, and its flows, to be started from the browser.
 
-This process starts three others, each under a guard (supervisor.py), and then only waits: the server, a small file
-server for the report, and the runner of the flows (serve.py). However this process ends, SIGKILL included, the guards
-end the three and every run below them.
+This process starts three others, each under a supervisor (supervisor.py), and then only waits: the server, a small file
+server for the report, and the runner of the flows (serve.py). However this process ends, SIGKILL included, the
+supervisors end the three and every run below them.
 """
 
 import os
@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,15 +18,14 @@ import typer
 from rich.console import Console
 
 from dd.errors import DDError
+from dd.system.files import explained
 from pipeline import graph
-from pipeline.servers import mark_crashed as epitaph
-from pipeline.servers import server
+from pipeline.servers import mark_crashed, server
 from pipeline.terminal import command as terminal
 
 TICK = 0.2  # seconds between two looks at the children
-NAME = "here"  # of the deployments that the runner serves
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = terminal.new_app()
 
 
 @app.command()
@@ -44,9 +44,10 @@ def ui(
     root = graph.project()
     parent = os.getppid() if with_parent else None
     try:
-        graph.read(root)
-        _refuse_second(root)
-        _serve(root, Console(), port, limit, parent)
+        with explained():
+            graph.read(root)
+            _refuse_second(root)
+            _serve(root, Console(), port, limit, parent)
     except DDError as error:
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
@@ -65,15 +66,19 @@ def _refuse_second(root: Path) -> None:
 def _serve(root: Path, console: Console, wanted: int, limit: int, parent: int | None) -> None:
     port = server.free_port(wanted)
     api = f"http://{server.HOST}:{port}/api"
-    children = {"server": server.start(root, port)}
+    names = list(server.DEPLOYMENTS.values())
+    if port != wanted:
+        console.print(f"port {wanted} is taken, the server gets {port}", highlight=False)
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    children = {"server": server.start(root, port, say=say)}
     try:
-        epitaph.bury(api, NAME)  # a server that was killed could not be told how its runs ended
+        mark_crashed.mark_unfinished(api, names)  # a server that was killed could not be told how its runs ended
         files_port = server.free_port(port + 1)
         files = f"http://{server.HOST}:{files_port}"
         children["files"] = server.serve_files(root, files_port)
         env = {**server.settings(root, api), "DD_FILES_URL": files}
-        runner = ["pipeline.servers.serve", NAME, str(limit)]
-        children["runner"] = server.guarded(runner, root, server.home(root) / "runner.log", env)
+        runner = ["pipeline.servers.serve", str(limit)]
+        children["runner"] = server.supervised(runner, root, server.home(root) / "runner.log", env)
         with server.record(root, server.Server(api, files, os.getpid())):
             console.print(
                 f"Prefect UI: http://{server.HOST}:{port}   report: {files}/report.html   Ctrl-C ends both",
@@ -83,7 +88,7 @@ def _serve(root: Path, console: Console, wanted: int, limit: int, parent: int | 
     finally:
         for name in reversed(children):
             if name == "server":
-                epitaph.bury(api, NAME)  # the runner has ended by now, and with it its runs
+                mark_crashed.mark_unfinished(api, names)  # the runner has ended by now, and with it its runs
             server.end(children[name])
 
 
@@ -98,7 +103,7 @@ def watch(children: Mapping[str, "subprocess.Popen[bytes]"], logs: Path, parent:
 
 def main() -> None:
     """Entry point of `python -m pipeline.servers.ui`."""
-    app(prog_name="make ui")
+    app(prog_name="dd-cli ui")
 
 
 if __name__ == "__main__":

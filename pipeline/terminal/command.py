@@ -11,9 +11,26 @@ import typer
 from rich.console import Console
 
 from dd.errors import DDError
-from pipeline.servers import server
+from dd.system.files import explained
+from pipeline.servers import mark_crashed, server
 
 INTERRUPTED, FAILED, WRONG = 130, 1, 2  # exit statuses
+
+
+def new_app() -> typer.Typer:
+    """A command line like that of dd-cli."""
+    return typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def quiet(wanted: bool) -> bool:
+    """Whether to show results and errors alone; handed on to the stages."""
+    if wanted:
+        os.environ["DD_QUIET"] = "1"
+    return bool(os.environ.get("DD_QUIET"))
 
 
 def end(work: Callable[[Console], tuple[bool, str]]) -> NoReturn:
@@ -24,7 +41,8 @@ def end(work: Callable[[Console], tuple[bool, str]]) -> NoReturn:
     console = Console()
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        ok, text = work(console)
+        with explained():
+            ok, text = work(console)
     except DDError as error:
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(WRONG) from None
@@ -38,18 +56,39 @@ def end(work: Callable[[Console], tuple[bool, str]]) -> NoReturn:
 def flow(root: Path, api: str, name: str, **parameters: Any) -> tuple[bool, str]:
     """Run a flow of flows.py in this process, reported to the server at `api`: did it end well, its message."""
     os.environ.update(server.settings(root, api))
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # the table shows the run; the server gets all lines
-    from prefect.exceptions import TerminationSignal  # Prefect reads its settings when it is first imported
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")  # for the server; here the table shows the run
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
+    import prefect  # it reads its settings when it is first imported
+    from prefect.exceptions import TerminationSignal
+    from prefect.flow_engine import run_flow
 
     from pipeline import flows
 
+    if warning := server.check_version(api, prefect.__version__):
+        Console(stderr=True).print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     try:
-        state = getattr(flows, name)(**parameters, return_state=True)
+        made = _flow_run(api, name, parameters)
+        state: Any = run_flow(getattr(flows, name), flow_run=made, parameters=parameters, return_type="state")
     except TerminationSignal:
         raise KeyboardInterrupt from None
     if state.is_cancelled():
         raise KeyboardInterrupt
     return state.is_completed(), state.message or state.name or ""
+
+
+def _flow_run(api: str, name: str, parameters: dict[str, Any]) -> Any:
+    """A run of the deployment that `dd-cli ui` offers, so that the browser can cancel it; None where there is none.
+
+    It is made as Pending: the runner takes Scheduled ones only.
+    """
+    from prefect.client.schemas.objects import FlowRun
+
+    wanted = {"deployments": {"name": {"any_": [server.DEPLOYMENTS[name]]}}, "flows": {"name": {"any_": [name]}}}
+    found = mark_crashed.post(api, "deployments/filter", wanted)
+    if not found:
+        return None
+    body = {"parameters": parameters, "state": {"type": "PENDING"}, "tags": [mark_crashed.process_tag(os.getpid())]}
+    return FlowRun.model_validate(mark_crashed.post(api, f"deployments/{found[0]['id']}/create_flow_run", body))
 
 
 def interrupt(number: int, frame: FrameType | None) -> NoReturn:

@@ -14,7 +14,7 @@ from pipeline.servers import server
 from pipeline.terminal import command as terminal
 from pipeline.terminal.table import StageTable
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = terminal.new_app()
 
 
 @app.command(name="sweep")
@@ -29,6 +29,7 @@ def run(
         bool, typer.Option("--server/--no-server", help="Show the run in a Prefect server that runs; or do without.")
     ] = True,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the output of the points.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show only the results and errors.")] = False,
 ) -> None:
     """Run every point of a grid as a DVC experiment in a copy of the working tree, which itself stays as it is.
 
@@ -39,12 +40,12 @@ def run(
 
     def work(console: Console) -> tuple[bool, str]:
         values = sweep.parse(grid)
-        ready = sweep.prepare(root, experiment, values, jobs)
+        ready = sweep.check_sweep(root, experiment, values, jobs)
         if dry:
             console.print(show([{"experiment": point.name, **point.values} for point in ready.points]))
             return True, f"{len(ready.points)} points; nothing has run"
         api = server.find(root) if use_server else None
-        with StageTable(console, verbose) as table, listening(table):
+        with StageTable(console, verbose, terminal.quiet(quiet)) as table, listening(table):
             if api:
                 ok, text = terminal.flow(root, api, "sweep", experiment=experiment, grid=values, jobs=jobs)
             else:

@@ -1,5 +1,6 @@
 """The live table of a run in a terminal; plain lines where there is none."""
 
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.events import Event
-from pipeline.terminal.counts import describe
+from pipeline.terminal.wording import describe
 
 STYLES = {"ran": "green", "restored": "cyan", "unchanged": "dim", "failed": "bold red", "skipped": "yellow"}
 
@@ -25,15 +26,17 @@ class _Row:
 
 
 class StageTable:
-    """A listener of watch.py that shows one row per stage; `verbose` also prints every line of output."""
+    """A listener of events.py that shows one row per stage; `verbose` also prints every line of output.
 
-    def __init__(self, console: Console, verbose: bool = False) -> None:
-        self.console, self.verbose = console, verbose
+    Where there is no terminal, or `CI` is set, each stage is a line when it ends; `quiet`: nothing.
+    """
+
+    def __init__(self, console: Console, verbose: bool = False, quiet: bool = False) -> None:
+        self.console, self.verbose, self.quiet = console, verbose, quiet
         self.rows: dict[str, _Row] = {}
         self.lock = threading.Lock()
-        self.live = (
-            Live(console=console, get_renderable=self.table, refresh_per_second=4) if console.is_terminal else None
-        )
+        lively = console.is_terminal and not console.is_dumb_terminal and not os.environ.get("CI") and not quiet
+        self.live = Live(console=console, get_renderable=self.table, refresh_per_second=4) if lively else None
 
     def __enter__(self) -> "StageTable":
         if self.live:
@@ -50,13 +53,13 @@ class StageTable:
             if event.moment == "started":
                 row.state, row.since = "running", time.monotonic()
             elif event.moment == "progress":
-                row.text = describe(event.count or {})
+                row.text = describe(event.progress or {})
             elif event.moment == "line":
                 self._line(event, row)
             elif event.moment == "finished":
                 row.state, row.text = event.kind, event.text
                 row.seconds = time.monotonic() - row.since if row.since else None
-                if not self.live:
+                if not self.live and not self.quiet:
                     self.console.print(f"{event.stage}: {event.text}", markup=False, highlight=False, soft_wrap=True)
 
     def table(self) -> Table:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import dask_shards as farm
+from pipeline import dask_shards
 from tests.helpers.toy_project import make_project
 from tests.pipeline.conftest import post, until
 
@@ -23,7 +23,7 @@ def test_a_killed_worker_changes_nothing(
     make_project(tmp_path, pairs=480, held_out=0)
     env = {**environment, "DD_ROOT": str(tmp_path), "OMP_NUM_THREADS": "1"}
     subprocess.run([*STAGE, "--out", str(tmp_path / "alone")], env=env, check=True, capture_output=True)
-    env |= {"DD_SHARD_ENGINE": farm.ENGINE, "DD_DASK_WORKERS": "2", "PREFECT_API_URL": api}
+    env |= {"DD_SHARD_ENGINE": dask_shards.ENGINE, "DD_DASK_WORKERS": "2", "PREFECT_API_URL": api}
     child = subprocess.Popen(STAGE, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     work = tmp_path / "work"
     until(lambda: list(work.glob("*/shards/0*.parquet")) or child.poll() is not None, 300, "a shard")

@@ -7,7 +7,7 @@ import pytest
 
 from dd.errors import DDError
 from pipeline import graph, provenance, stage
-from pipeline.checks import prepare
+from pipeline.checks import check_run
 from pipeline.graph import Stage
 from pipeline.stage import Options
 from tests.pipeline.conftest import Toy
@@ -117,16 +117,16 @@ def test_another_dvc_yaml_runs_only_when_it_is_needed(toy: Toy) -> None:
 
 
 def test_wrong_numbers(toy: Toy) -> None:
-    with pytest.raises(DDError, match="found slots=0"):
-        prepare(toy.root, [], [], Options(slots=0))
+    with pytest.raises(DDError, match="expected an accelerator_limit of 1 or more stages at once, found 0: use 1"):
+        check_run(toy.root, [], [], Options(accelerator_limit=0))
     with pytest.raises(DDError, match="expected dask_workers of 0"):
-        prepare(toy.root, [], [], Options(dask_workers=-1))
+        check_run(toy.root, [], [], Options(dask_workers=-1))
 
 
 def test_dask_that_is_not_there(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.checks.find_spec", lambda _: None)
     with pytest.raises(DDError, match=r"expected prefect-dask for dask_workers, found none: pip install 'dd\[dask\]'"):
-        prepare(toy.root, [], [], Options(dask_workers=1))
+        check_run(toy.root, [], [], Options(dask_workers=1))
 
 
 def test_what_dvc_finds_unchanged(toy: Toy) -> None:

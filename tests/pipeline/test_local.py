@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.processes import accelerator as slots
+from pipeline.processes import accelerator
 from tests.pipeline.conftest import Toy, busy, until
 
 SECOND = "7 stages: 7 unchanged"
@@ -64,7 +64,7 @@ def test_a_temporary_failure_is_tried_again(toy: Toy) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_run_leaves_nothing_and_is_taken_up(toy: Toy, number: signal.Signals) -> None:
     toy.control(distill_toy_a={"pause": 1.2, "deaf": True, "away": True}, trajectories_toy_b={"pause": 60})
-    child = toy.start(*change_lr(toy, "0.5"), "-S", "toy-b.trajectories.seed=5", "--slots", "2")
+    child = toy.start(*change_lr(toy, "0.5"), "-S", "toy-b.trajectories.seed=5", "--accelerator-limit", "2")
     until(lambda: len(toy.log()) >= 1 and len(toy.alive()) >= 3, what="a step")
     start = time.monotonic()
     child.send_signal(number)
@@ -78,7 +78,7 @@ def test_a_stopped_run_leaves_nothing_and_is_taken_up(toy: Toy, number: signal.S
     done = toy.log()
     assert not (toy.root / "models" / "toy-a").exists()
     assert not (toy.root / "data" / "toy-b" / "trajectories").exists()
-    assert slots.who(toy.root / ".dvc" / "tmp" / "dd") == ""
+    assert accelerator.holders(toy.root / ".dvc" / "tmp" / "dd") == ""
     toy.control()
     toy.dvc("repro")
     assert sorted(line for line in toy.log() if "distill@toy-a" in line) == [f"distill@toy-a {i}" for i in range(4)]
@@ -111,7 +111,10 @@ def test_two_runs_at_once_work(toy: Toy) -> None:
     [
         (("toy-x",), "error: expected an experiment, a stage or a group of stages, found 'toy-x': did you mean toy-b"),
         (("-S", "distill.lrr=1"), "experiments.toy-a.distill.lrr: unknown parameter, did you mean lr?"),
-        (("--slots", "0"), "error: expected at least one place on the accelerator, found slots=0: use 1"),
+        (
+            ("--accelerator-limit", "0"),
+            "error: expected an accelerator_limit of 1 or more stages at once, found 0: use 1",
+        ),
     ],
 )
 def test_bad_input_is_one_line(toy: Toy, arguments: tuple[str, ...], message: str) -> None:
@@ -131,3 +134,35 @@ def test_outside_of_a_project(toy: Toy, tmp_path: Path) -> None:
     outside = Toy(tmp_path / "elsewhere", toy.env)
     outside.root.mkdir()
     assert "found no .dvc in" in outside.run(status=2)
+
+
+ALWAYS = """  code:
+    foreach: ${experiments}
+    do:
+      cmd: echo ${experiments.${key}.trajectories.seed} > code-${key}
+      always_changed: true
+      outs:
+        - code-${key}:
+            cache: false
+"""
+
+
+def test_stages_that_always_run_are_one_quick_step(toy: Toy) -> None:
+    text = (toy.root / "dvc.yaml").read_text()
+    text = text.replace("      deps:\n        - toy.py\n", "      deps:\n        - toy.py\n        - code-${key}\n", 1)
+    (toy.root / "dvc.yaml").write_text(
+        text.replace("stages:\n", "stages:\n" + ALWAYS, 1).replace(
+            "echo ${experiments.${key}.trajectories.seed}", "cat source"
+        )
+    )
+    (toy.root / "source").write_text("1\n")
+    assert "code: 2 of 2 files changed in " in toy.run()
+    output = toy.run()
+    assert "code: nothing changed in " in output
+    assert "7 stages: 7 unchanged" in output  # the step is not one of them
+    (toy.root / "source").write_text("2\n")
+    assert "trajectories@toy-a: ran" in toy.run()
+    (toy.root / "source").unlink()
+    output = toy.run(status=1)
+    assert "code failed: " in output
+    assert "7 skipped" in output

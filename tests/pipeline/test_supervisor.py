@@ -1,4 +1,4 @@
-"""Nothing that a guarded command started outlives the one who asked for it; real processes throughout."""
+"""Nothing that a supervised command started outlives the one who asked for it; real processes throughout."""
 
 import os
 import signal
@@ -79,10 +79,10 @@ def test_stop_all_ends_deaf_and_runaway_processes_within_three_seconds(tmp_path:
         process.run([PYTHON, "-c", ""], cwd=tmp_path, line=lambda _: None)
 
 
-@pytest.mark.parametrize("victim", ["asker", "guard"])
+@pytest.mark.parametrize("victim", ["asker", "supervisor"])
 def test_sigkill_leaves_nothing(tmp_path: Path, victim: str) -> None:
     code = (
-        "import sys; from pathlib import Path; from pipeline import process\n"
+        "import sys; from pathlib import Path; from pipeline.processes import process\n"
         "process.run(sys.argv[1:], cwd=Path.cwd(), line=lambda _: None)"
     )
     asker = subprocess.Popen([PYTHON, "-c", code, PYTHON, "-c", FAMILY, str(tmp_path / "pids"), "60"])
@@ -91,9 +91,9 @@ def test_sigkill_leaves_nothing(tmp_path: Path, victim: str) -> None:
     if victim == "asker":
         asker.kill()
     else:
-        guard = int(Path(f"/proc/{asker.pid}/task/{asker.pid}/children").read_text().split()[0])
-        pids = [pid for pid in pids if os.getsid(pid) == guard]  # a session of its own is beyond reach then
-        os.kill(guard, signal.SIGKILL)
+        supervisor = int(Path(f"/proc/{asker.pid}/task/{asker.pid}/children").read_text().split()[0])
+        pids = [pid for pid in pids if os.getsid(pid) == supervisor]  # a session of its own is beyond reach then
+        os.kill(supervisor, signal.SIGKILL)
     until(lambda: not [pid for pid in pids if _lives(pid)], 3.0 * busy(), "all to end")
     asker.wait(10)
     for pid in family(tmp_path / "pids"):

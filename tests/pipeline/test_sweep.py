@@ -22,7 +22,7 @@ def start(toy: Toy, api: str, **parameters: Any) -> "subprocess.Popen[str]":
 
 
 def test_points(toy: Toy) -> None:
-    ready = sweep.prepare(toy.root, "toy-a", {"distill.lr": [1e-3, 0.5], "distill.steps": [4, 6]}, 2)
+    ready = sweep.check_sweep(toy.root, "toy-a", {"distill.lr": [1e-3, 0.5], "distill.steps": [4, 6]}, 2)
     assert [point.name for point in ready.points] == [
         "toy-a-lr-0.001-steps-4",
         "toy-a-lr-0.001-steps-6",
@@ -105,20 +105,20 @@ def test_the_command_lists_runs_and_refuses(toy: Toy) -> None:
 )
 def test_wrong_sweeps(toy: Toy, experiment: str, grid: dict[str, Any], message: str) -> None:
     with pytest.raises(DDError) as caught:
-        sweep.prepare(toy.root, experiment, grid, 1)
+        sweep.check_sweep(toy.root, experiment, grid, 1)
     assert message in str(caught.value)
 
 
 def test_projects_without_a_sweep(toy: Toy) -> None:
     with pytest.raises(DDError, match="expected at least one point at a time, found jobs=0: use 1"):
-        sweep.prepare(toy.root, "toy-a", {"distill.lr": [1]}, 0)
+        sweep.check_sweep(toy.root, "toy-a", {"distill.lr": [1]}, 0)
     text = (toy.root / "dvc.yaml").read_text()
     (toy.root / "dvc.yaml").write_text(text.replace("  evaluate:", "  measure:"))
     with pytest.raises(DDError, match=r"expected a stage 'evaluate@toy-a' to end each point with, found none in dvc"):
-        sweep.prepare(toy.root, "toy-a", {"distill.lr": [1]}, 1)
+        sweep.check_sweep(toy.root, "toy-a", {"distill.lr": [1]}, 1)
     (toy.root / ".git" / "refs" / "heads" / "main").unlink()
     with pytest.raises(DDError, match="expected a commit for the experiments to start from, found none: commit the"):
-        sweep.prepare(toy.root, "toy-a", {"distill.lr": [1]}, 1)
+        sweep.check_sweep(toy.root, "toy-a", {"distill.lr": [1]}, 1)
 
 
 def test_a_sweep_ends_in_one_table_and_leaves_the_tree_alone(toy: Toy, api: str) -> None:

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from dd.errors import DDError
-from pipeline.servers import mark_crashed as epitaph
-from pipeline.servers import server, ui
+from pipeline.servers import mark_crashed, server, ui
 from tests.pipeline.conftest import Toy, busy, post, until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -138,20 +137,20 @@ def test_sigkill_of_the_ui_leaves_nothing(toy: Toy) -> None:
 def test_runs_whose_runner_was_killed_are_marked(api: str) -> None:
     flow = post(api, "flows/", {"name": "killed"})["id"]
     made = {}
-    for name in ("here", "elsewhere"):
+    for name in ("run-sweep", "elsewhere"):
         deployment = post(api, "deployments/", {"name": name, "flow_id": flow})["id"]
         for kind in ("RUNNING", "SCHEDULED"):
             run = post(api, f"deployments/{deployment}/create_flow_run", {})["id"]
             post(api, f"flow_runs/{run}/set_state", {"state": {"type": kind}, "force": True})
             made[name, kind] = run
-    epitaph.bury(api, "here")
+    mark_crashed.mark_unfinished(api, ["run-sweep"])
     assert {key: _state(api, run) for key, run in made.items()} == {
-        ("here", "RUNNING"): "CRASHED",
-        ("here", "SCHEDULED"): "SCHEDULED",
+        ("run-sweep", "RUNNING"): "CRASHED",
+        ("run-sweep", "SCHEDULED"): "SCHEDULED",
         ("elsewhere", "RUNNING"): "RUNNING",
         ("elsewhere", "SCHEDULED"): "SCHEDULED",
     }
-    epitaph.bury("http://127.0.0.1:9/api", "here")  # nobody there: nothing to say
+    mark_crashed.mark_unfinished("http://127.0.0.1:9/api", ["run-sweep"])  # nobody there: nothing to say
 
 
 def test_the_ui_ends_with_what_it_watches(tmp_path: Path) -> None:
