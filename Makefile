@@ -9,7 +9,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 PIP := pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 TOOLS := dd stages pipeline zoo tests setup.py
 
-.PHONY: help demo demo-all zoo test lint format soak ui clean
+.PHONY: help repository demo demo-all zoo test lint format soak ui clean
 .SILENT:
 
 help: ## show this list
@@ -34,18 +34,21 @@ $(VENV)/.text: $(VENV)/.run
 	$(PIP) --editable '.[pipeline,eval,text]'
 	touch $@
 
-demo: $(VENV)/.run ## distil the first experiment, show its table
+repository: # a downloaded archive is none
+	git rev-parse --git-dir >/dev/null 2>&1 || { echo "error: expected a git repository, found none (DVC needs one): \`git init\`, then \`git add --all && git commit --message start\`" >&2; exit 2; }
+
+demo: repository $(VENV)/.run ## distil the first experiment, show its table
 	started=$$(date +%s); \
 	dvc repro evaluate@$(FIRST) && dvc repro --single-item report && dd-cli report $(FIRST) && \
 	echo && echo "samples   results/$(FIRST)/samples.png" && echo "report    report/report.html" && \
 	echo "took      $$(( $$(date +%s) - started )) s"
 
-demo-all: $(VENV)/.text ## the same for all experiments of params.yaml
+demo-all: repository $(VENV)/.text ## the same for all experiments of params.yaml
 	started=$$(date +%s); \
 	dvc repro && dd-cli report && echo && echo "report    report/report.html" && \
 	echo "took      $$(( $$(date +%s) - started )) s"
 
-zoo: $(VENV)/.text ## train the networks that ship again (your own images: dd-cli images add)
+zoo: repository $(VENV)/.text ## train the networks that ship again (your own images: dd-cli images add)
 	dvc repro zoo/shipped/dvc.yaml
 
 lint: $(VENV)/.test ## formatter, linter, type checker

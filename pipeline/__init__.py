@@ -9,6 +9,8 @@ flows.py        the same run as Prefect flows: experiments, sweep
 sweep.py        a grid over parameters, each point a DVC experiment
 dask_shards.py  the shards of a trajectories stage as tasks on Dask workers
 artifacts.py    what the Prefect UI shows of a run
+merge_lock.py   two branches' dvc.lock as one
+remote.py       what a run that pulls will not find
 provenance.py   what a run was made from
 events.py       what happens in a run, for listeners in this process
 processes/      supervised commands that end with whoever asked for them; places on the accelerator

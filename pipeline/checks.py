@@ -8,6 +8,7 @@ from pathlib import Path
 from dd.errors import DDError
 from pipeline import graph, params
 from pipeline.graph import Plan
+from pipeline.remote import check_remote
 from pipeline.stage import Options
 
 
@@ -35,6 +36,8 @@ def check_run(root: Path, targets: Sequence[str], overrides: Sequence[str], opti
         raise DDError(f"expected dask_workers of 0 (none) or more, found {options.dask_workers}")
     if options.dask_workers and find_spec("prefect_dask") is None:
         raise DDError("expected prefect-dask for dask_workers, found none: pip install 'dd[dask]', or use 0")
+    if options.pull:
+        check_remote(root)
     plan = graph.choose(graph.read(root), targets)
     changes: tuple[params.Change, ...] = ()
     if overrides:

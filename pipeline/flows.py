@@ -232,6 +232,8 @@ def _follow(run: Run) -> list[Outcome]:
             failed = _point_outcome(first, state)
             return [failed, *(stage.skipped(node, [first]) for node in run.plan.values())]
     fresh = frozenset() if run.options.force else stage.unchanged(run.root, run.plan, logger.info)
+    if text := local.not_in_remote(run, fresh):
+        logger.warning("%s", text)
     futures: dict[str, PrefectFuture[Any]] = {}
     for name, node in run.plan.items():
         named = run_stage.with_options(name=name)  # what the UI shows until the task starts

@@ -11,6 +11,11 @@ from typing import Any
 from dd.errors import DDError
 from dd.system.names import hint
 
+NO_GIT = (
+    "expected a git repository, found none in {root} (DVC and the provenance of results need one): "
+    "`git init`, then `git add --all && git commit --message start`"
+)
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -82,6 +87,7 @@ def _stamp(root: Path) -> tuple[tuple[str, int, int], ...]:
 def _read(root: Path, stamp: tuple[tuple[str, int, int], ...]) -> Plan:
     from dvc.exceptions import DvcException, NotDvcRepoError  # half a second of imports: only when a run needs them
     from dvc.repo import Repo
+    from dvc.scm import SCMError
 
     try:
         with Repo(str(root)) as repo:
@@ -89,6 +95,8 @@ def _read(root: Path, stamp: tuple[tuple[str, int, int], ...]) -> Plan:
             found = {_name(stage): _stage(root, stage, graph.successors(stage)) for stage in graph}
     except NotDvcRepoError as error:
         raise DDError(f"{_one_line(error)}: run `git init` and `dvc init` in {root}") from error
+    except SCMError as error:
+        raise DDError(NO_GIT.format(root=root)) from error
     except (DvcException, ValueError) as error:
         raise DDError(f"DVC cannot read the pipeline: {_one_line(error)}; mend it until `dvc dag` works") from error
     if not found:
@@ -103,8 +111,8 @@ def refuse_conflicts(lock: Path) -> None:
     for number, line in enumerate(lock.read_text(encoding="utf-8").splitlines(), 1):
         if line.startswith(("<<<<<<< ", ">>>>>>> ")):
             raise DDError(
-                f"expected a clean dvc.lock, found a merge conflict in line {number}: take one side with "
-                "`git checkout --ours dvc.lock` (or --theirs), then run again: what differs is recomputed"
+                f"expected a clean dvc.lock, found a merge conflict in line {number}: run "
+                "`python -m pipeline.merge_lock`, then `git add dvc.lock`, and run again"
             )
 
 

@@ -4,7 +4,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
 from typing import Any
 
-from pipeline import params, stage
+from pipeline import params, remote, stage
 from pipeline import sweep as sweeps
 from pipeline.checks import Run
 from pipeline.events import Event, tell
@@ -13,8 +13,10 @@ from pipeline.processes import process
 from pipeline.stage import Line, Outcome, Progress
 
 
-def execute(run: Run) -> list[Outcome]:
+def execute(run: Run, say: Line = lambda _: None) -> list[Outcome]:
     """Run the stages and return their outcomes in the order of the plan; the listeners of events.py see all of it.
+
+    `say` gets what a person should know before the stages run.
 
     A failed stage skips what needs it; the others go on. On any exception in this thread (Ctrl-C) everything that
     runs is stopped first.
@@ -30,10 +32,18 @@ def execute(run: Run) -> list[Outcome]:
                 if first and not first.ok:
                     return [first, *(stage.skipped(node, [first.stage]) for node in run.plan.values())]
                 fresh = frozenset() if run.options.force else stage.unchanged(run.root, run.plan, lambda _: None)
+                if text := not_in_remote(run, fresh):
+                    say(text)
                 return _schedule(run, fresh, pool)
             except BaseException:
                 process.stop_all()
                 raise
+
+
+def not_in_remote(run: Run, fresh: frozenset[str]) -> str | None:
+    """One line about what a run that pulls has to compute all the same."""
+    waiting = {name: node for name, node in run.plan.items() if name not in fresh}
+    return remote.announcement(run.root, waiting) if run.options.pull and waiting else None
 
 
 def quick(run: Run, line: Line = lambda _: None) -> Outcome | None:

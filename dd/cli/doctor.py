@@ -105,13 +105,17 @@ def project(root: Path) -> Iterator[Finding]:
     """params.yaml, git and DVC."""
     from dd.config import load_params
     from dd.errors import DDError
+    from dd.system.git import git
 
     try:
         yield Finding("params.yaml", "ok", f"{len(load_params().experiments)} experiments")
     except DDError as error:
         yield Finding("params.yaml", "missing", str(error), "correct it")
-    for folder, command in ((".git", "git init"), (".dvc", "dvc init")):
-        there = (root / folder).exists()
+    repositories = (
+        (".git", "git init", git(root, "rev-parse", "--git-dir") is not None),  # maybe of a folder above
+        (".dvc", "dvc init", (root / ".dvc").exists()),
+    )
+    for folder, command, there in repositories:
         yield Finding(
             f"{folder[1:]} repository",
             "ok" if there else "missing",

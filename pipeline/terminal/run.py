@@ -1,5 +1,6 @@
 """`dd-cli run`: a run from the terminal, with a live table; through a Prefect server if there is one, else without."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -57,9 +58,10 @@ def run(
             if api:
                 ok, text = _with_server(ready, targets or [], override or [], api)
             else:
+                say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
                 if warning := provenance.warning(root):
-                    console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
-                outcomes = local.execute(ready)
+                    say(f"warning: {warning}")
+                outcomes = local.execute(ready, say)
                 ok, text = all(outcome.ok for outcome in outcomes), stage.summary(outcomes)
         return ok, "\n".join([text, *_places(ready, api)]) if ok else text
 

@@ -83,7 +83,7 @@ def test_no_dvc_no_stages_no_yaml(tmp_path: Path, toy: Toy) -> None:
 def test_a_dvc_lock_in_mid_merge(toy: Toy) -> None:
     lock = toy.root / "dvc.lock"
     lock.write_text("<<<<<<< HEAD\n" + lock.read_text() + "=======\n>>>>>>> other\n")
-    with pytest.raises(DDError, match=r"found a merge conflict in line 1: take one side with `git checkout --ours"):
+    with pytest.raises(DDError, match=r"found a merge conflict in line 1: run `python -m pipeline.merge_lock`"):
         graph.read(toy.root)
 
 
