@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, 
 from dd.errors import DDError
 from dd.sections import Section, faults
 from dd.system.device import DeviceName
-from dd.system.names import hint
+from dd.system.names import check_names, hint
 
 # A family of models is a folder of dd/models with a record in family.py.
 FAMILIES = tuple(sorted(file.parent.name for file in Path(__file__).with_name("models").glob("*/family.py")))
@@ -315,7 +315,7 @@ class Experiment(Section):
 
 
 class Params(Section):
-    experiments: dict[str, Experiment]
+    experiments: Annotated[dict[str, Experiment], AfterValidator(check_names)]
 
 
 def project_root() -> Path:

@@ -134,3 +134,10 @@ def test_fingerprint_follows_values_and_contents(tmp_path):
     assert one != config.fingerprint(solver.model_copy(update={"ratio": 1.1}), file, 3)
     file.write_text("b", encoding="utf-8")
     assert one != config.fingerprint(solver, file, 3)
+
+
+def test_names_of_experiments_are_checked_where_they_are_read():
+    experiment = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["experiments"]["var-fashion"]
+    assert list(config.validate({"experiments": {"var-2": experiment}}).experiments) == ["var-2"]
+    with pytest.raises(DDError, match=r"^params\.yaml: .*expected a name of up to 64 letters.*found the name 'v1\.5'"):
+        config.validate({"experiments": {"v1.5": experiment}})

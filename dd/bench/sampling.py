@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -272,18 +270,15 @@ class Memory:
 
     def _watch(self) -> None:
         while True:
-            resident = _resident_gb()
-            if resident is not None:
-                self.peak_gb = max(resident, self.peak_gb or 0.0)
+            self.peak_gb = max(_resident_gb(), self.peak_gb or 0.0)
             if self._done.wait(0.02):
                 return
 
 
-def _resident_gb() -> float | None:
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e9
-    except OSError:
-        return None
+def _resident_gb() -> float:
+    import psutil
+
+    return psutil.Process().memory_info().rss / 1e9
 
 
 def _write(plan: Plan, timings: list[Timing]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -208,6 +207,8 @@ def write_random(folder: Path, pairs: int, length: int, size: int, width: int) -
 
 def read(folder: str, batch: str, seconds: str) -> None:
     """In a process of its own: rows per second, and MB that the process grew by while reading."""
+    import resource  # not on Windows
+
     from dd.trajectories.reader import open_shards
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

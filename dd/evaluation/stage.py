@@ -38,6 +38,7 @@ from dd.sampling.image_sampler import sampler_label
 from dd.system.device import choose_device
 from dd.system.files import publish, write_text
 from dd.system.git import revision
+from dd.system.names import file_name
 from dd.system.progress import Progress, progress
 
 log = logging.getLogger(__name__)
@@ -217,7 +218,7 @@ class Stage:
             log.warning("%s is not measured: %s", sampler_label(sampler), reason)
             metric = self.protocol.metric_name(self.settings.images)
             return Measured(metric, self.settings.images, missing=dict.fromkeys(Measured.METRICS, reason))
-        folder = self.keep / sampler_label(sampler) if self.keep else None
+        folder = self.keep / file_name(sampler_label(sampler)) if self.keep else None
         pair = None if self._is_floor(sampler) or sampler.name == "teacher" else partner
         read = self.reader and self.reader.reading(self.floor.attributes if self._is_floor(sampler) else None)
         found = self.evaluation.measure(

@@ -17,10 +17,9 @@ from dd.errors import DDError
 from dd.presets.rehearsal import rehearsal
 from dd.system import yaml_blocks
 from dd.system.files import write_text
-from dd.system.names import hint
+from dd.system.names import hint, name_fault
 
 FOLDER = Path(__file__).parent
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def preset_names() -> list[str]:
@@ -49,8 +48,8 @@ def add_experiment(params: Path, preset: str, name: str | None = None, rehearse:
     Raises DDError if the name is taken or the file is not a params.yaml; the file is then as it was.
     """
     name = name or (f"{preset}-rehearsal" if rehearse else preset)
-    if not NAME.fullmatch(name):
-        raise DDError(f"experiment name: expected letters, digits, '-', '_' and '.', got {name!r}")
+    if fault := name_fault(name):
+        raise DDError(f"experiment name: {fault}; got {name!r}")
     added = re.sub(rf"^{re.escape(preset)}:", f"{name}:", preset_text(preset), flags=re.M)
     if rehearse:
         cut = rehearsal(yaml.safe_load(added)[name])

@@ -95,15 +95,17 @@ def check_version(api: str, own: str) -> str | None:
 
     Raises DDError if it is of another major version, whose API another client does not speak.
     """
-    with contextlib.suppress(OSError, ValueError):
+    try:
         with open_url(f"{api.rstrip('/')}/admin/version", 10.0) as answer:
             found = str(json.load(answer))
-        theirs, mine = ([int(part) for part in re.findall(r"\d+", version)[:3]] for version in (found, own))
-        if theirs[:1] != mine[:1]:
-            raise DDError(f"expected a Prefect {mine[0]} server at {api}, found {found}: update it, or add --no-server")
-        if theirs < mine:
-            return f"the Prefect server at {api} is older ({found}) than this client ({own}): update it if a call fails"
-    return None
+    except (OSError, ValueError):
+        return None  # the call that follows says what is wrong
+    theirs, mine = ([int(part) for part in re.findall(r"\d+", version)[:3]] for version in (found, own))
+    if theirs[:1] != mine[:1]:
+        raise DDError(f"expected a Prefect {mine[0]} server at {api}, found {found}: update it, or add --no-server")
+    if theirs >= mine:
+        return None
+    return f"the Prefect server at {api} is older ({found}) than this client ({own}): update it if a call fails"
 
 
 def recorded(root: Path) -> Server | None:
