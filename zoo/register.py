@@ -1,7 +1,8 @@
 """Enter trained networks of the zoo into zoo/index.yaml, with sizes, SHA-256, licence and provenance.
 
 `python -m zoo.register NAME` takes a data set of zoo/params.yaml with all that was trained on it, a single extractor or
-teacher (with its tokenizer), or an experiment whose student is to ship: models/NAME/ becomes the entry NAME-dd.
+teacher (with its tokenizer), or an experiment whose student is to ship: models/NAME/ becomes the entry NAME-dd,
+and so does models/NAME-long/.
 """
 
 from __future__ import annotations
@@ -68,13 +69,13 @@ def register_teacher(settings: Zoo, name: str) -> list[str]:
 
 
 def register_student(name: str) -> list[str]:
-    """The student that the experiment `name` trained, as `name`-dd."""
-    made = read_student_info(project_root() / "models" / name)
-    target = HERE / name / "student.safetensors"
+    """The student that the experiment `name` trained, as `name`-dd; of `name`-long, the longer training, too."""
+    made, shipped = read_student_info(project_root() / "models" / name), name.removesuffix("-long")
+    target = HERE / shipped / "student.safetensors"
     with atomic_path(target) as scratch:
         shutil.copyfile(project_root() / "models" / name / "student.safetensors", scratch)
     zoo.register(
-        f"{name}-dd",
+        f"{shipped}-dd",
         "student",
         target,
         family=made.family,
@@ -84,7 +85,7 @@ def register_student(name: str) -> list[str]:
         source=f"`dvc repro distill@{name}`",
         provenance=made.provenance,
     )
-    return [f"{name}-dd"]
+    return [f"{shipped}-dd"]
 
 
 def register_dataset(settings: Zoo, name: str) -> list[str]:
