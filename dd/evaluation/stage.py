@@ -38,6 +38,7 @@ from dd.sampling.image_sampler import sampler_label
 from dd.system.device import choose_device
 from dd.system.files import publish, write_text
 from dd.system.git import revision
+from dd.system.machine import describe
 from dd.system.names import file_name
 from dd.system.progress import Progress, progress
 
@@ -261,8 +262,7 @@ class Stage:
             "tokens": self.teacher.groups.length,
             "codes": len(self.teacher.codebook),
             "passes": self.image_sampler.passes(sampler),
-            "seconds_per_image": self.image_sampler.seconds_per_image(sampler, self.settings.batch) if drawn else None,
-            "timing": self.timing() if drawn else None,
+            **(self._times(sampler) if drawn else {}),
             "parameters": self.image_sampler.parameters(sampler),
             "protocol": self.protocol.name,
             "seed": self.settings.seed,
@@ -275,6 +275,15 @@ class Stage:
             "command": f"python -m stages.evaluate {self.name}",
         }
         return make_row(**values | found.row())
+
+    def _times(self, sampler: config.Sampler) -> dict[str, Any]:
+        """Latency and throughput of a sampler, on what, and how."""
+        return {
+            "latency_seconds": self.image_sampler.latency_seconds(sampler),
+            "seconds_per_image": self.image_sampler.seconds_per_image(sampler, self.settings.batch),
+            "cpu": describe(self.teacher.codebook.device.type),
+            "timing": self.timing(),
+        }
 
     def timing(self) -> str:
         """What seconds_per_image was taken with: batch, dtype, device, threads."""

@@ -16,6 +16,7 @@ from dd.errors import DDError
 from dd.flow.grid import Solver
 from dd.metrics.protocols import protocol
 from dd.models.base import Filters
+from dd.models.precision import store_in_bf16, uses_bf16
 from dd.sampling.image_sampler import Conditions, ImageSampler, class_conditions
 from dd.system.device import choose_device
 
@@ -35,6 +36,9 @@ def open_image_sampler(name: str, root: Path, device: str | None = None) -> tupl
         for role, folder in {"student": models, "baseline": models / "baseline"}.items()
         if (folder / "student.json").is_file()
     }
+    if uses_bf16(experiment.evaluate.precision, torch.device(device).type):
+        for network in (teacher, *found.values()):
+            store_in_bf16(network)
     wanted = experiment.teacher
     image_sampler = ImageSampler(
         teacher,

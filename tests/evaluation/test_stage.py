@@ -26,6 +26,7 @@ from dd.metrics.references import build_reference
 from dd.models.registry import build_student, build_teacher, student_config
 from dd.sampling.experiment import open_image_sampler
 from dd.sampling.image_sampler import sampler_label
+from dd.system import machine
 
 CODES = {"codebook_size": 16, "codebook_dim": 4, "z_channels": 32, "ch": 32, "ch_mult": [1, 1], "latent": 2}
 GPT = {"n_layer": 1, "n_head": 2, "dim": 16, "vocab_size": 16, "block_size": 4, "num_classes": 3, "ffn_multiple": 16}
@@ -108,11 +109,15 @@ def test_every_sampler_is_a_whole_row(project: Path):
         assert (row["seconds_per_image"] is None) == (label in ("real", "reconstruction"))
         assert (row["student_sha256"] is not None) == label.startswith("dd")
         assert len(row["extractor_sha256"]) == len(row["reference_sha256"]) == 64
-        assert (row["timing"] is None) == (label in ("real", "reconstruction"))
+        for key in ("timing", "cpu", "latency_seconds", "latency_speedup"):
+            assert (row[key] is None) == (label in ("real", "reconstruction")), key
         assert (row["quality_ratio_error"] is None) == (label == "teacher")
     assert rows["dd 0"]["timing"].startswith(("batch 40, float32, ", "batch 40, bfloat16, "))
     assert [row["evaluations"] for row in rows.values()] == [None, None, 1, 2, 4, 4, 4, 1]
-    assert rows["teacher"]["quality_ratio"] == rows["teacher"]["speedup"] == 1
+    assert rows["teacher"]["quality_ratio"] == rows["teacher"]["speedup"] == rows["teacher"]["latency_speedup"] == 1
+    latencies = [rows[label]["latency_seconds"] for label in ("teacher", "dd 0")]
+    assert rows["dd 0"]["latency_speedup"] == latencies[0] / latencies[1]
+    assert rows["dd 0"]["cpu"] == machine.describe()
     assert rows["real"]["value"] == pytest.approx(0, abs=1e-6)
     assert rows["teacher"]["paired_distance"] is None
     assert rows["dd+teacher 0,3 from 1"]["paired_distance"] is not None
