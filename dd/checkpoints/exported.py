@@ -42,7 +42,7 @@ class Settings:
     """What a folder says of its model beside sizes and weights.
 
     classes: names by index, empty for text to image. timesteps: the trajectory points that the student was trained on.
-    filters, solver: as in `dd.models.base.Filters` and `dd.flow.Solver`. teacher: its name; teacher_weights: whether
+    filters, solver: as in `dd.models.base.Filters` and `dd.flow.grid.Solver`. teacher: its name; teacher_weights: whether
     the folder holds it.
     """
 
@@ -168,7 +168,7 @@ def read_folder(path: Path, device: torch.device | str = "cpu") -> Exported:
 
 
 def read_repository(repo: str, device: torch.device | str = "cpu", revision: str = "main") -> Exported:
-    """The model in a repository of the hub, fetched as `dd.hub` fetches: resumed, checked and recorded."""
+    """The model in a repository of the hub, fetched as `dd.checkpoints.hub` fetches: resumed, checked and recorded."""
     return _read(lambda name: hub.fetch(hub.HubFile(repo, name, revision)), repo, device)
 
 
