@@ -42,8 +42,8 @@ class Settings:
     """What a folder says of its model beside sizes and weights.
 
     classes: names by index, empty for text to image. timesteps: the trajectory points that the student was trained on.
-    filters, solver: as in `dd.models.base.Filters` and `dd.flow.grid.Solver`. teacher: its name; teacher_weights: whether
-    the folder holds it.
+    filters, solver: as in `dd.models.base.Filters` and `dd.flow.grid.Solver`. teacher: its name; teacher_weights:
+    whether the folder holds it.
     """
 
     name: str
