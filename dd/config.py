@@ -154,7 +154,10 @@ class DistillConfig(Section):
     """Training of the student."""
 
     steps: PositiveInt
-    batch: PositiveInt = 64
+    batch: PositiveInt | Literal["auto"] = Field(
+        64, description="pairs that a process computes at once, at most; auto: what its accelerator's memory takes"
+    )
+    global_batch: PositiveInt | None = Field(None, description="pairs of one update, over all processes; else `batch`")
     lr: float = Field(1e-3, gt=0)
     muon_lr: float = Field(0.0, ge=0, description="Muon for block matrices at this rate; 0 leaves them to AdamW")
     weight_decay: float = Field(0.0, ge=0)
@@ -162,10 +165,12 @@ class DistillConfig(Section):
     warmup: int = Field(100, ge=0)
     final_lr: float = Field(0.02, ge=0, le=1, description="end of the cosine, as a share of lr")
     clip: float = Field(1.0, gt=0)
-    accumulate: PositiveInt = 1
     ema: float = Field(0.999, ge=0, lt=1)
     ema_warmup: bool = True
     precision: Literal["bf16", "fp32", "auto"] = "auto"
+    tf32: bool = Field(True, description="what is float32 on an accelerator may multiply in TF32")
+    checkpoint_blocks: bool = Field(False, description="compute blocks again in the backward pass: less memory, slower")
+    decode_chunk: PositiveInt = Field(4, description="images that the perceptual term decodes at once")
     seed: int = Field(0, ge=0)
     timesteps: tuple[int, ...] = Field((0,), description="trajectory points trained on: finished groups")
     source: str | None = Field(None, description="student of the zoo that is distilled further: its pairs are learnt")
@@ -174,11 +179,24 @@ class DistillConfig(Section):
     losses: LossConfig = LossConfig()
     second: SecondPhaseConfig = SecondPhaseConfig()
     split: int | None = Field(None, ge=0, description="groups before it use the logits head, the others the other")
+    loss_split: bool = Field(
+        False, description="cross-entropy before split only, the continuous head's terms behind it only"
+    )
     baseline: BaselineConfig = BaselineConfig()
     probe: ProbeConfig = ProbeConfig()
     log_every: PositiveInt = 50
     evaluate_every: PositiveInt = 500
     checkpoint_every: PositiveInt = 250
+
+    @property
+    def pairs_per_update(self) -> int:
+        """Pairs of one update, over all processes."""
+        return self.global_batch or int(self.batch)
+
+    def recipe(self) -> dict[str, Any]:
+        """What the weights follow from: all but how the work is divided, kept in memory and watched."""
+        free = {"batch", "checkpoint_blocks", "decode_chunk", "log_every", "checkpoint_every"}
+        return {**self.model_dump(mode="json", exclude=free), "global_batch": self.pairs_per_update}
 
     @model_validator(mode="after")
     def _check(self) -> DistillConfig:
@@ -190,15 +208,19 @@ class DistillConfig(Section):
             raise ValueError(
                 f"probe.every must be a multiple of evaluate_every ({self.evaluate_every}), got {self.probe.every}"
             )
+        if self.batch == "auto" and self.global_batch is None:
+            raise ValueError("batch: auto needs global_batch, the pairs of one update")
+        if self.loss_split and self.split is None:
+            raise ValueError("loss_split needs split, the group where the continuous head takes over")
         losses = self.losses
         if (losses.soft or self.initialise == "source") and self.source is None:
             raise ValueError("losses.soft and initialise: source need distill.source, a student of the zoo: name one")
         if losses.cross_entropy + losses.regression + losses.perceptual + losses.own_prefix + losses.soft == 0:
             raise ValueError("at least one loss weight must be above 0")
         if self.second.steps and self.second.frechet:
-            if self.batch < len(self.timesteps):
+            if self.pairs_per_update < len(self.timesteps):
                 raise ValueError(
-                    f"second.frechet needs a row of every timestep in a batch, got a batch of {self.batch}"
+                    f"second.frechet needs a row of every timestep in a batch, got a batch of {self.pairs_per_update}"
                 )
             if losses.perceptual_network == "lpips":
                 raise ValueError("second.frechet needs pooled features: name an extractor as losses.perceptual_network")

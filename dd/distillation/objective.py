@@ -7,6 +7,7 @@ they need.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -17,6 +18,7 @@ from dd.config import DistillConfig, SecondPhaseConfig
 from dd.distillation.frechet import MatchingLoss, straight_through
 from dd.distillation.losses import LossWeights, distillation_loss
 from dd.distillation.on_policy import FakeScore, fake_score_loss, own_prefix_loss, own_tokens, score_loss, teacher_view
+from dd.distillation.perceptual import code_distance, training_decoder
 from dd.distillation.soft_targets import SoftTargets, soft_loss
 from dd.distillation.task import Pairs, Task
 from dd.errors import DDError
@@ -51,6 +53,11 @@ def student_input(task: Task, pairs: Pairs, finished: Tensor, codebook: Tensor) 
     return perturb(codebook[pairs.tokens], noise, finished, task.teacher.groups)
 
 
+def _as_they_are(codes: Tensor) -> Tensor:
+    """The distance (`dd.distillation.perceptual`) takes codes and decodes them itself, a few images at a time."""
+    return codes
+
+
 class Objective:
     """The loss terms of a run. `parts` are those with state."""
 
@@ -64,6 +71,11 @@ class Objective:
         self.codes = Codes.prepare(self.codebook)
         self.bare_fake_score = FakeScore(self.teacher) if self.second.score else None
         self.fake_score = None if self.bare_fake_score is None else accelerator.prepare(self.bare_fake_score)
+        self.split = config.split if config.loss_split else None
+        self.distance = None
+        if task.distance is not None:
+            decode = training_decoder(self.teacher.tokenizer, config.precision, self.device.type)
+            self.distance = code_distance(decode, task.distance, config.decode_chunk)
         self.matching: MatchingLoss | None = None
         if self.second.frechet:
             assert task.picture_features is not None
@@ -102,8 +114,7 @@ class Objective:
         """The loss terms, and a zero that keeps untrained heads in the graph of several processes."""
         pairs, soft = self._follow(pairs, finished)
         output, unknown = self.predict(model, pairs, finished)
-        decode, distance = self.teacher.tokenizer.decode, self.task.distance
-        terms = distillation_loss(output, pairs.tokens, unknown, self.codebook, self.weights, decode, distance)
+        terms = self._on_pairs(output, pairs.tokens, unknown)
         if soft is not None and self.soft:
             terms["soft"] = self.soft * soft_loss(output.logits, soft, unknown)
         if second:
@@ -121,6 +132,18 @@ class Objective:
     def _follow(self, pairs: Pairs, finished: Tensor) -> tuple[Pairs, SoftTargets | None]:
         """The pairs that are learnt: the teacher's, or those of the student that is distilled further."""
         return (pairs, None) if self.task.follow is None else self.task.follow(pairs, finished)
+
+    def _on_pairs(self, output: StudentOutput, tokens: Tensor, unknown: Tensor) -> dict[str, Tensor]:
+        """The paper's terms; with loss_split the logits learn before the split and the continuous head behind it."""
+
+        def terms(where: Tensor, weights: LossWeights) -> dict[str, Tensor]:
+            return distillation_loss(output, tokens, where, self.codebook, weights, _as_they_are, self.distance)
+
+        if self.split is None:
+            return terms(unknown, self.weights)
+        before = self.teacher.groups.group_of_position(self.device) < self.split  # (L,)
+        logits = terms(unknown & before, replace(self.weights, regression=0.0, perceptual=0.0))
+        return logits | terms(unknown & ~before, replace(self.weights, cross_entropy=0.0, auxiliary=0.0))
 
     def _on_policy(self, output: StudentOutput, pairs: Pairs, unknown: Tensor, second: bool) -> dict[str, Tensor]:
         """The terms that need the teacher's view of the student's own tokens (`dd.distillation.on_policy`)."""

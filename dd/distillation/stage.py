@@ -15,21 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from filelock import FileLock, Timeout
 
 from dd import __version__, config
 from dd.checkpoints import zoo
 from dd.checkpoints.students import load_student, materialise_student, save_student_dir
 from dd.checkpoints.teachers import RANDOM_BLOCKS, load_teacher_dir, read_info
-from dd.config import DistillConfig, Experiment, SecondPhaseConfig
+from dd.config import DistillConfig, Experiment, LossConfig, SecondPhaseConfig
 from dd.distillation.batches import ShardPairs
 from dd.distillation.frechet import PictureFeatures, shifted
 from dd.distillation.losses import ImageDistance
+from dd.distillation.memory import GB, rows_for, step_memory
 from dd.distillation.objective import check_timesteps
 from dd.distillation.progressive import Source, start_from
 from dd.distillation.soft_targets import SoftTargets
 from dd.distillation.task import Curves, Task
-from dd.distillation.training import Outcome, this_process, train
+from dd.distillation.training import Outcome, division, this_process, train
 from dd.distillation.validation import Probe, open_probe
 from dd.errors import DDError
 from dd.metrics.classifier import SmallClassifier
@@ -49,6 +51,8 @@ log = logging.getLogger(__name__)
 WANTED = 4096
 # What the soft targets of all pairs may take; beyond it they are computed in every step. Pairs of one batch of them.
 KEPT_BYTES, KEEP_BATCH = 2**30, 128
+# Pairs at once where `batch: auto` meets no accelerator.
+ROWS_ON_CPU = 64
 
 
 @dataclass(frozen=True)
@@ -102,13 +106,30 @@ def wants_frechet(settings: DistillConfig) -> bool:
     return bool(settings.second.steps and settings.second.frechet)
 
 
+def with_rows(inputs: Inputs) -> Inputs:
+    """The inputs with `batch: auto` replaced by what the smallest of the processes' accelerators can take."""
+    settings, process = inputs.settings, this_process()
+    if settings.batch != "auto":
+        return inputs
+    share = -(-settings.pairs_per_update // process.num_processes)
+    if process.device.type == "cpu":
+        rows = min(share, ROWS_ON_CPU)
+    else:
+        info = read_info(inputs.teacher_dir)
+        memory = step_memory(info.family, info.tokenizer_config, info.transformer_config, settings)
+        have = gather_object([torch.cuda.get_device_properties(process.device).total_memory])
+        rows = rows_for(memory, min(have), share)
+        log.info("batch: auto: %d pairs at once, %.0f GB by estimate", rows, memory.total(rows) / GB)
+    return replace(inputs, settings=settings.model_copy(update={"batch": rows}))
+
+
 def open_task(inputs: Inputs, folder: Path) -> tuple[Task, dict[str, Any]]:
     """Load everything that training needs; with the student's configuration."""
     process, settings = this_process(), inputs.settings
     device = process.device
     teacher = load_teacher_dir(inputs.teacher_dir, device)
     rank, world = process.process_index, process.num_processes
-    pairs = ShardPairs(inputs.shards, settings.batch, settings.seed, device, rank, world, lookup(inputs))
+    pairs = ShardPairs(inputs.shards, division(settings).rows, settings.seed, device, rank, world, lookup(inputs))
     source = open_source(inputs, teacher, pairs) if settings.source else None
     task = Task(
         teacher=teacher,
@@ -234,7 +255,7 @@ def distill(name: str, experiment: Experiment, settings: DistillConfig, root: Pa
     manifest = root / "data" / name / "trajectories" / MANIFEST
     source = zoo.entry(settings.source, "student").file.sha256 if settings.source else None
     code = [file for file in (root / "data" / name / "code" / "distill.json",) if file.is_file()]
-    folder = root / "work" / config.fingerprint("distill", __version__, name, settings, manifest, source, *code)
+    folder = root / "work" / config.fingerprint("distill", __version__, name, settings.recipe(), manifest, source, *code)
     folder.mkdir(parents=True, exist_ok=True)
     if not this_process().is_main_process:
         run(inputs, folder)
@@ -256,7 +277,8 @@ def distill(name: str, experiment: Experiment, settings: DistillConfig, root: Pa
 
 def run(inputs: Inputs, folder: Path) -> Outcome:
     """Train what the settings ask for; the main process leaves it in folder/out."""
-    settings, out, main = inputs.settings, folder / "out", this_process().is_main_process
+    inputs, out, main = with_rows(inputs), folder / "out", this_process().is_main_process
+    settings = inputs.settings
     task, sizes = open_task(inputs, folder)
     task = with_curves(task, folder / "curves")
     outcome = fit(task, sizes, settings, inputs.experiment.family, settings.steps)
@@ -286,19 +308,24 @@ def with_curves(task: Task, folder: Path) -> Task:
 
 
 def baseline(task: Task, sizes: dict[str, Any], inputs: Inputs) -> tuple[Outcome, dict[str, Any]]:
-    """The set predictor of onestep* and skip-n: the authors' student design, trained with its noise set to zero."""
+    """The set predictor of onestep* and skip-n: the authors' student design, trained with its noise set to zero.
+
+    Both samplers read its logits only, so it learns by cross-entropy alone.
+    """
     settings = inputs.settings
     plain = {**sizes, "noise_logits": False, "flow_steps": 0, "refinements": 0}
-    losses = settings.losses.model_copy(update={"own_prefix": 0.0, "soft": 0.0, "cross_entropy": 1.0})
     only = {
         "timesteps": settings.baseline.timesteps,
-        "losses": losses,
+        "losses": LossConfig(),
+        "loss_split": False,
         "second": SecondPhaseConfig(),
         "initialise": "random" if settings.initialise == "random" else "teacher",
     }
     run = settings.model_copy(update=only)
-    folder = task.folder / "baseline"
-    free = replace(task, noise_free=True, folder=folder, label="baseline", on_curves=None, probe=None, follow=None)
+    assert isinstance(task.pairs, ShardPairs)
+    pairs, folder = task.pairs.rebatched(division(run).rows), task.folder / "baseline"
+    free = replace(task, noise_free=True, pairs=pairs, folder=folder, label="baseline", on_curves=None, probe=None)
+    free = replace(free, follow=None, distance=None, picture_features=None)
     free.folder.mkdir(exist_ok=True)
     return fit(free, plain, run, inputs.experiment.family, settings.baseline.steps), plain
 

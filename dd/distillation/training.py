@@ -1,9 +1,9 @@
 """Distillation: a student trained on (noise, tokens) pairs, on Accelerate.
 
 Nothing random happens in a step: pairs come in an order that follows from a seed, trajectory points in turn. So a run
-that was killed and resumed ends with the same weights as an undisturbed one (same machine, CPU), and accumulated
-parts or several processes (`accelerate launch`) do what one larger batch does. Checkpoints are whole folders, renamed
-into place.
+that was killed and resumed ends with the same weights as an undisturbed one (same machine, CPU). An update takes
+`global_batch` pairs, whatever the number of processes (`accelerate launch`) and of the parts that fit into memory: a
+checkpoint of four processes goes on in two. Checkpoints are whole folders, renamed into place.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -26,7 +27,9 @@ from accelerate import Accelerator, PartialState
 from torch import Tensor
 
 from dd.config import DistillConfig, fingerprint
+from dd.distillation.batches import Division, divide
 from dd.distillation.losses import LossWeights, distillation_loss
+from dd.distillation.memory import checkpoint_blocks, keep_blocks
 from dd.distillation.objective import Objective, check_timesteps, trajectory_points
 from dd.distillation.optimizers import EMA, build_optimizers, cosine, set_rate
 from dd.distillation.task import Curves, Pairs, Task
@@ -41,6 +44,8 @@ log = logging.getLogger(__name__)
 _DIVERGED = 3.0
 # Steps of the second phase's warm-up.
 _SECOND_WARMUP = 10
+# Terms that are means over images; all others are means over positions.
+_OF_IMAGES = ("perceptual", "frechet")
 
 
 @dataclass
@@ -58,12 +63,25 @@ def this_process() -> PartialState:
     return PartialState(cpu="ACCELERATE_USE_CPU" in os.environ or not torch.cuda.is_available())
 
 
+def division(config: DistillConfig) -> Division:
+    """How this process and those beside it divide an update. Raises DDError where that is impossible."""
+    if config.batch == "auto":
+        raise DDError("batch: auto is for the stage, which knows the memory; give a number of pairs")
+    found = divide(config.pairs_per_update, config.batch, this_process().num_processes, len(config.timesteps))
+    if config.second.steps and config.second.frechet and found.rows < len(config.timesteps):
+        raise DDError(
+            f"second.frechet needs a row of every timestep in a batch, a process gets {found.rows} at once; "
+            "raise global_batch or start fewer processes"
+        )
+    return found
+
+
 def train(student: Student, task: Task, config: DistillConfig, steps: int | None = None) -> Outcome:
     """Train a student and return it with its averaged weights.
 
     steps: of the first phase, if not config.steps. Continues from task.folder if a checkpoint lies there. Raises
-    DDError when that is of another run, and when the loss is no longer finite or has diverged. With several processes,
-    config.batch is the batch of each of them, and only the main process measures, writes and has curves.
+    DDError when that is of another run, and when the loss is no longer finite or has diverged. With several processes
+    only the main one measures, writes and has curves. task.pairs must give `division(config).rows` at a time.
     """
     check_timesteps(config.timesteps, len(task.teacher.groups))
     return _Run(student, task, config, steps or config.steps).go()
@@ -74,17 +92,22 @@ class _Run:
         self.task, self.config = task, config
         self.turn, self.steps = steps, steps + config.second.steps  # where the second phase begins, and ends
         self.checkpoint = task.folder / "checkpoint"
+        self.division = division(config)
         self.accelerator = Accelerator(
             cpu=this_process().device.type == "cpu",
             mixed_precision="no",  # the objective sets it, for the student alone
-            gradient_accumulation_steps=config.accumulate,
+            gradient_accumulation_steps=self.division.parts,
         )
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
-        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
-        self.identity = fingerprint(config, steps, task.noise_free, self.world)
+        self.identity = fingerprint(config.recipe(), steps, task.noise_free)
+        if config.tf32 and self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+            torch.backends.cudnn.allow_tf32 = True
         self.objective = Objective(task, config, self.accelerator)
         self.second, self.fake_score = self.objective.second, self.objective.fake_score
         self.bare = student.to(self.device)
+        if config.checkpoint_blocks:
+            checkpoint_blocks(self.bare)
         self.optimizers = build_optimizers(student, config.lr, config.muon_lr, config.weight_decay, config.betas)
         own = len(self.optimizers)
         if (fake_score := self.objective.bare_fake_score) is not None:
@@ -123,6 +146,7 @@ class _Run:
                 if last or save:
                     self._save(done, self.seconds + time.monotonic() - started)
         self.bare.load_state_dict(self.ema.average)
+        keep_blocks(self.bare)
         return Outcome(self.bare.eval(), self.steps, self.seconds + time.monotonic() - started, self.curves)
 
     def _step(self, step: int, batches: Iterator[Pairs]) -> dict[str, Tensor]:
@@ -132,9 +156,9 @@ class _Run:
             self.ema.restart()
         set_rate(self.students, self._rate(step))
         result: dict[str, Tensor] = {}  # stays on the device: to look at it every time would hold the device up
-        for part in range(self.config.accumulate):
+        for part in range(self.division.parts):
             pairs = next(batches)
-            first = ((step * self.config.accumulate + part) * self.world + self.rank) * len(pairs)
+            first = self.division.first(step, part, self.accelerator.process_index)
             with self.accelerator.accumulate(self.model):
                 points = trajectory_points(self.config.timesteps, len(pairs), first).to(self.device)
                 warming_up = self.turn <= step < self.turn + self.second.warmup
@@ -142,11 +166,13 @@ class _Run:
                     terms, idle = self.objective.warm_up(self.model, pairs, points), torch.zeros((), device=self.device)
                 else:
                     terms, idle = self.objective.terms(self.model, pairs, points, step >= self.turn)
+                if (share := self._share(step, first)) != 1:
+                    terms = {name: term if name in _OF_IMAGES else share * term for name, term in terms.items()}
                 loss = torch.stack([*terms.values(), idle]).sum()
                 if loss.requires_grad:  # not while only moments fill
                     self.accelerator.backward(loss)
                 for name, term in terms.items():
-                    result[name] = result.get(name, 0.0) + term.detach() / self.config.accumulate
+                    result[name] = result.get(name, 0.0) + term.detach() / self.division.parts
                 if self.accelerator.sync_gradients:
                     norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
                     result["gradient_norm"] = torch.as_tensor(norm, device=self.device)
@@ -157,6 +183,24 @@ class _Run:
                     optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.bare)
         return result
+
+    def _share(self, step: int, first: int) -> float:
+        """Unknown positions of the part that begins with pair `first`, over those of an average part of the step.
+
+        Terms are means over unknown positions; weighted so, parts and processes add up to the mean of all. It is 1
+        where every trajectory point has the same share of a part.
+        """
+        if self.config.loss_split:
+            return 1.0
+        starts, points = self.task.teacher.groups.starts, self.config.timesteps
+        unknown = [starts[-1] - starts[point] for point in points]
+
+        def mean(first: int, rows: int) -> Fraction:
+            whole, rest = divmod(rows, len(points))
+            return Fraction(whole * sum(unknown) + sum(unknown[(first + i) % len(points)] for i in range(rest)), rows)
+
+        total = self.config.pairs_per_update
+        return float(mean(first, self.division.rows) / mean(step * total, total))
 
     def _rate(self, step: int) -> float:
         """Share of the peak rates: a warm-up and a cosine in each phase."""
@@ -219,8 +263,8 @@ class _Run:
         pairs, rows = self.task.held_out, len(self.task.held_out)
         for point in self.config.timesteps:
             accuracy = loss = 0.0
-            for start in range(0, rows, self.config.batch):
-                part = pairs.take(slice(start, start + self.config.batch))
+            for start in range(0, rows, self.division.rows):
+                part = pairs.take(slice(start, start + self.division.rows))
                 finished = torch.full((len(part),), point, dtype=torch.int64, device=self.device)
                 output, unknown = self.objective.predict(self.bare, part, finished)
                 terms = distillation_loss(output, part.tokens, unknown, self.task.teacher.codebook, LossWeights())

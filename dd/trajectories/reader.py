@@ -147,7 +147,10 @@ def _read(url: str) -> bytes:
 
 
 class RowReader:
-    """An endless iterator of `Rows`, made by `Shards.reader`. Its state is the number of global batches given."""
+    """An endless iterator of `Rows`, made by `Shards.reader`.
+
+    Its state is the number of rows that all ranks were given: a stream goes on with other batches and other ranks.
+    """
 
     def __init__(
         self,
@@ -172,7 +175,7 @@ class RowReader:
 
     def __iter__(self) -> Iterator[Rows]:
         size = self.batch * self.world
-        source = self._order(*divmod(self.given * size, self.rows))
+        source = self._order(*divmod(self.given, self.rows))
         kept = next(source)
         while True:
             parts = []
@@ -183,7 +186,7 @@ class RowReader:
                 parts.append(kept.take(slice(wanted)))
                 kept = kept.take(slice(wanted, None))
                 wanted -= len(parts[-1])
-            self.given += 1
+            self.given += size
             mine = Rows.join(parts).take(slice(self.rank * self.batch, (self.rank + 1) * self.batch))
             yield mine.wide()
 
@@ -209,12 +212,18 @@ class RowReader:
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able; `load_state_dict` then continues at the exact row."""
-        return {"given": self.given, "seed": self.seed, "global_batch": self.batch * self.world, "window": self.window}
+        return {"rows": self.given, "seed": self.seed, "window": self.window}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes effect at the next `iter`. Raises DDError for the state of another stream."""
-        expected = {key: value for key, value in self.state_dict().items() if key != "given"}
+        expected = {key: value for key, value in self.state_dict().items() if key != "rows"}
         if {key: state.get(key) for key in expected} != expected:
             got = {key: state.get(key) for key in expected}
             raise DDError(f"expected the state of a stream with {expected}, got {got}: start the training anew")
-        self.given = int(state["given"])
+        size = self.batch * self.world
+        if state.get("rows", 1) % size:
+            raise DDError(
+                f"expected the state of a stream after a multiple of {size} rows, got {state.get('rows')}: "
+                "choose a batch that divides it"
+            )
+        self.given = int(state["rows"])

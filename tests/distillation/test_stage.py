@@ -17,7 +17,7 @@ from dd.checkpoints import zoo
 from dd.checkpoints.students import load_student_dir
 from dd.checkpoints.teachers import read_info
 from dd.distillation import stage
-from dd.distillation.batches import ShardPairs
+from dd.distillation.batches import ShardPairs, divide
 from dd.errors import DDError
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
 from tests.helpers.paths import ROOT as REPOSITORY
@@ -98,28 +98,114 @@ def test_sigkill_and_resume_give_the_same_weights(tmp_path, monkeypatch):
         assert (students[0] / file).read_bytes() == (students[1] / file).read_bytes(), file
 
 
-def test_two_processes_do_what_one_does_with_a_larger_batch(tmp_path, monkeypatch):
-    """Four rows each on two processes, against eight on one; the gradient must be that of all rows."""
-    logits = {}
-    for name, batch in (("two", 4), ("one", 8), ("less", 4)):
-        root = tmp_path / name
+def difference(one: Path, other: Path, inputs: int = 8) -> float:
+    """Of the logits of two projects' students."""
+    found = []
+    for root in (one, other):
+        student = load_student_dir(root / "models" / "toy", root / "data" / "toy" / "teacher")
+        x = torch.randn(inputs, 9, 4, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            found.append(student(x, torch.zeros(inputs, dtype=torch.int64), torch.arange(inputs) % 3).logits)
+    return (found[0] - found[1]).abs().max().item()
+
+
+def test_any_number_of_processes_makes_the_same_update(tmp_path, monkeypatch):
+    """Eight pairs on one, two and four processes, at most two at once: the gradient must be that of all of them."""
+    for world, batch, total in ((1, 8, 8), (2, 2, 8), (4, 2, 8), (0, 4, 4)):
+        root = tmp_path / str(world)
         monkeypatch.setenv("DD_ROOT", str(root))
-        write_project(root, batch=batch)
-        if name == "two":
-            launched = distill(root, LAUNCH)
-            _, errors = launched.communicate(timeout=300)
+        write_project(root, batch=batch, global_batch=total)
+        if world > 1:
+            launched = distill(root, [*LAUNCH[:4], str(world), *LAUNCH[5:]])
+            _, errors = launched.communicate(timeout=500)
             assert launched.returncode == 0, errors
-            assert json.loads((root / "models/toy/student.json").read_text())["provenance"]["processes"] == 2
+            assert json.loads((root / "models/toy/student.json").read_text())["provenance"]["processes"] == world
             assert errors.count("wrote models/toy") == 1
         else:
             stage.main("toy")
-        teacher_dir = root / "data" / "toy" / "teacher"
-        student = load_student_dir(root / "models" / "toy", teacher_dir)
-        x = torch.randn(8, 9, 4, generator=torch.Generator().manual_seed(0))
-        logits[name] = student(x, torch.zeros(8, dtype=torch.int64), torch.arange(8) % 3).logits
         curve = root / "models/toy/curves/plots/metrics/accuracy/t0.tsv"
         assert len(curve.read_text().splitlines()) == 5
-    assert (logits["two"] - logits["one"]).abs().max() < 0.05 * (logits["less"] - logits["one"]).abs().max()
+    fewer = difference(tmp_path / "0", tmp_path / "1")
+    for world in (2, 4):
+        assert difference(tmp_path / str(world), tmp_path / "1") < 0.02 * fewer
+
+
+def test_a_checkpoint_of_four_processes_goes_on_in_two(tmp_path, monkeypatch):
+    """Four processes are killed at a checkpoint, two go on, and one undisturbed process ends with the same student."""
+    for name in ("killed", "one"):
+        root = tmp_path / name
+        monkeypatch.setenv("DD_ROOT", str(root))
+        write_project(root, steps=40, batch=2, global_batch=8, checkpoint_every=10)
+        if name == "one":
+            stage.main("toy")
+            continue
+        four = distill(root, [*LAUNCH[:4], "4", *LAUNCH[5:]])
+        while not (found := list(root.glob("work/*/checkpoint/run.json"))) and four.poll() is None:
+            time.sleep(0.01)
+        four.send_signal(signal.SIGTERM)
+        four.communicate(timeout=200)
+        assert 10 <= json.loads(found[0].read_text())["step"] < 40
+        two = distill(root, LAUNCH)
+        _, errors = two.communicate(timeout=300)
+        assert two.returncode == 0, errors
+        assert "distill: continuing from step" in errors
+    change = (
+        load_student_dir(root / "models" / "toy", root / "data" / "toy" / "teacher")
+        for root in (tmp_path / "killed", tmp_path / "one")
+    )
+    largest = max(p.abs().max().item() for p in next(change).parameters())
+    assert difference(tmp_path / "killed", tmp_path / "one") < 1e-3 * largest
+
+
+def test_a_batch_that_does_not_divide(project, monkeypatch):
+    write_params(project, batch=4, global_batch=509)
+    with pytest.raises(
+        DDError, match="global_batch: its 509 pairs in each process divide into parts of 1 only, where a"
+    ):
+        stage.main("toy")
+    with pytest.raises(DDError) as error:
+        divide(512, 64, 3, 2)
+    assert str(error.value) == (
+        "global_batch: expected a multiple of the 3 processes, got 512; start 1, 2, 4, or change it"
+    )
+    write_params(project, batch="auto")
+    with pytest.raises(DDError, match="batch: auto needs global_batch, the pairs of one update"):
+        stage.main("toy")
+
+
+@pytest.mark.parametrize(
+    ("total", "most", "world", "points", "rows", "parts"),
+    [
+        (32, 32, 1, 2, 32, 1),
+        (512, 64, 8, 2, 64, 1),
+        (512, 60, 4, 2, 32, 4),
+        (512, 64, 1, 3, 64, 8),
+        (12, 4, 1, 3, 3, 4),
+    ],
+)
+def test_how_an_update_is_divided(total, most, world, points, rows, parts):
+    found = divide(total, most, world, points)
+    assert (found.rows, found.parts) == (rows, parts)
+    firsts = [found.first(step, part, rank) for step in (0, 1) for part in range(parts) for rank in range(world)]
+    assert firsts == list(range(0, 2 * total, rows))
+
+
+def test_batch_auto_without_an_accelerator(project):
+    write_params(project, batch="auto", global_batch=8, steps=2)
+    stage.main("toy")
+    settings = json.loads((project / "models/toy/student.json").read_text())["provenance"]["settings"]
+    assert (settings["batch"], settings["global_batch"]) == (8, 8)
+
+
+def test_the_baseline_learns_by_cross_entropy_alone(project, monkeypatch):
+    """Its samplers read nothing but its logits."""
+    seen = []
+    real = stage.train
+    monkeypatch.setattr(stage, "train", lambda *args: seen.append(real(*args)) or seen[-1])
+    write_params(project, losses={"regression": 1.0, "own_prefix": 0.5}, baseline=BASELINE, steps=2)
+    stage.main("toy")
+    losses = [{name for name in outcome.curves if name.startswith("loss/")} for outcome in seen]
+    assert losses == [{"loss/cross_entropy", "loss/regression", "loss/own_prefix"}, {"loss/cross_entropy"}]
 
 
 def test_ranks_get_different_rows_of_one_stream(project):
@@ -140,14 +226,14 @@ def test_batches_made_ahead_do_not_count(project):
         return ShardPairs(inputs.shards, 5, 0, torch.device("cpu"))
 
     first = source()
-    assert first.state_dict()["given"] == 0
+    assert first.state_dict()["rows"] == 0
     stream = iter(first)
     batches = [next(stream) for _ in range(12)]
-    assert first.state_dict()["given"] == 12
+    assert first.state_dict()["rows"] == 60
     second = source()
     for state in (3, 11):
-        second.load_state_dict({**first.state_dict(), "given": state})
-        assert second.state_dict()["given"] == state
+        second.load_state_dict({**first.state_dict(), "rows": 5 * state})
+        assert second.state_dict()["rows"] == 5 * state
         assert torch.equal(next(iter(second)).noise, batches[state].noise)
 
 

@@ -1,19 +1,22 @@
 """The training loop: exact resume, accumulation, precisions, both heads, and what stops it."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from dd.distillation import training
 from dd.distillation.frechet import PictureFeatures
-from dd.distillation.objective import trajectory_points
+from dd.distillation.objective import Objective, trajectory_points
 from dd.distillation.task import Pairs, Task
 from dd.distillation.training import Outcome, train
 from dd.errors import DDError
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
+from dd.models.base import StudentOutput
 from dd.system.files import publish, recover
 from tests.helpers.tiny import Cycle, settings, tiny_pairs, tiny_student, tiny_teacher
 
@@ -51,7 +54,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("stops", [(1,), (4, 6), (11,)])
 def test_a_killed_run_ends_with_the_same_weights(family, teacher, pairs, tmp_path, stops):
     """Bit for bit, with both optimizers, averaged weights, accumulation and curves."""
-    config = settings(muon_lr=0.01, weight_decay=0.1, accumulate=2, student={"noise_logits": True})
+    config = settings(muon_lr=0.01, weight_decay=0.1, global_batch=8, student={"noise_logits": True})
 
     def run(folder, stop=None):
         student = tiny_student(teacher, family, noise_logits=True)
@@ -77,14 +80,58 @@ def test_a_killed_run_ends_with_the_same_weights(family, teacher, pairs, tmp_pat
 def test_accumulated_parts_are_one_larger_batch(family, teacher, pairs, tmp_path):
     probe = tiny_pairs(teacher, 8, seed=5)
 
-    def run(name, batch, accumulate):
+    def run(name, batch, total):
         task = make_task(teacher, pairs, tmp_path / name, batch)
-        outcome = train(tiny_student(teacher, family), task, settings(batch=batch, accumulate=accumulate))
+        outcome = train(tiny_student(teacher, family), task, settings(batch=batch, global_batch=total))
         with torch.no_grad():
             return outcome.student(probe.noise, torch.zeros(8, dtype=torch.int64), probe.condition).logits
 
-    whole, parts, half = run("whole", 8, 1), run("parts", 4, 2), run("half", 4, 1)
+    whole, parts, half = run("whole", 8, 8), run("parts", 4, 8), run("half", 4, 4)
     assert (parts - whole).abs().max() < 0.05 * (half - whole).abs().max()
+
+
+def test_parts_that_do_not_have_equal_shares_of_the_points_are_weighted(family, teacher, pairs, tmp_path):
+    """Three points in parts of four: means over unknown positions of the parts add up to the mean of all."""
+    gradients = []
+    for batch in (8, 4):
+        student = tiny_student(teacher, family)
+        config = settings(steps=1, batch=batch, global_batch=8, timesteps=(0, 1, 2), lr=1e-12, warmup=0, clip=1e9)
+        outcome = train(student, make_task(teacher, pairs, tmp_path / str(batch), batch), config)
+        gradients.append((outcome.curves["gradient_norm"][0][1], outcome.curves["loss/cross_entropy"][0][1]))
+    assert gradients[0] == pytest.approx(gradients[1], rel=1e-5)
+
+
+def test_checkpointed_blocks_and_chunks_change_nothing_but_rounding(family, teacher, pairs, tmp_path):
+    size = teacher.tokenizer.image_size
+    network = SmallClassifier(ClassifierConfig(3, size, (4, 5), (0, 0))).eval().requires_grad_(False)
+    curves = []
+    for name, more in {"a": {}, "b": {"checkpoint_blocks": True, "decode_chunk": 1}}.items():
+        task = make_task(teacher, pairs, tmp_path / name, distance=network.perceptual_distance)
+        config = settings(steps=4, losses={"perceptual": 1.0}, **more)
+        curves.append(train(tiny_student(teacher, family), task, config).curves)
+    assert curves[0].keys() == curves[1].keys()
+    for name, points in curves[0].items():
+        assert points == [(step, pytest.approx(value, rel=1e-4)) for step, value in curves[1][name]], name
+
+
+def test_loss_split_gives_each_head_its_part(family, teacher, pairs, tmp_path):
+    """Cross-entropy before the split only, regression behind it only: heads get no gradient elsewhere."""
+    config = settings(steps=1, split=2, loss_split=True, losses={"regression": 1.0}, timesteps=(0,))
+    task = make_task(teacher, pairs, tmp_path)
+    objective = Objective(task, config, Accelerator(cpu=True))
+    before = teacher.groups.starts[2]
+    output = StudentOutput(
+        torch.zeros(4, teacher.groups.length, len(teacher.codebook)).requires_grad_(),
+        torch.zeros(4, teacher.groups.length, teacher.codebook.shape[1]).requires_grad_(),
+    )
+    unknown = torch.ones(4, teacher.groups.length, dtype=torch.bool)
+    unknown[:, 0] = False
+    terms = objective._on_pairs(output, pairs.tokens[:4], unknown)
+    sum(terms.values()).backward()
+    assert terms["cross_entropy"].item() == pytest.approx(math.log(len(teacher.codebook)))
+    positions = torch.arange(teacher.groups.length)
+    assert torch.equal(output.logits.grad.abs().sum((0, 2)) > 0, (positions > 0) & (positions < before))
+    assert torch.equal(output.codes.grad.abs().sum((0, 2)) > 0, positions >= before)
 
 
 def test_points_have_equal_shares_however_a_batch_is_divided():

@@ -24,7 +24,7 @@ RUN = {
     "steps": 400,
     "muon_lr": 0.01,
     "weight_decay": 0.05,
-    "accumulate": 2,
+    "global_batch": 8,
     "evaluate_every": 50,
     "checkpoint_every": 7,
     "baseline": {"steps": 60, "timesteps": (0, 2)},

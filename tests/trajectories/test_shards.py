@@ -167,7 +167,25 @@ def test_resuming_continues_at_the_exact_row(tmp_path, given):
     batches = iter(resumed)
     assert [next(batches).indices.tolist() for _ in range(20)] == expected
     with pytest.raises(DDError, match="expected the state of a stream with"):
-        shards.reader(8, seed=4, buffer=40).load_state_dict(state)
+        shards.reader(7, seed=5, buffer=40).load_state_dict(state)
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_a_stream_goes_on_with_other_batches_and_other_ranks(tmp_path, world):
+    shards = open_shards(write_set(tmp_path))
+    reader = shards.reader(8, seed=4, buffer=40)
+    batches = iter(reader)
+    for _ in range(7):
+        next(batches)
+    state = json.loads(json.dumps(reader.state_dict()))
+    ranks = [shards.reader(2, seed=4, rank=rank, world=world, buffer=40) for rank in range(world)]
+    for rank in ranks:
+        rank.load_state_dict(state)
+    streams = [iter(rank) for rank in ranks]
+    found = torch.cat([next(rank).indices for _ in range(40 // world) for rank in streams])
+    assert found.tolist() == torch.cat([next(batches).indices for _ in range(10)]).tolist()
+    with pytest.raises(DDError, match="after a multiple of 9 rows, got 56: choose a batch that divides it"):
+        shards.reader(9, seed=4, buffer=40).load_state_dict(state)
 
 
 def test_the_reader_holds_no_more_than_its_buffer(tmp_path, monkeypatch):
