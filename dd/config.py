@@ -187,6 +187,9 @@ class DistillConfig(Section):
     log_every: PositiveInt = 50
     evaluate_every: PositiveInt = 500
     checkpoint_every: PositiveInt = 250
+    evaluate_minutes: float = Field(30.0, gt=0, description="at most so long between two measurements")
+    checkpoint_minutes: float = Field(10.0, gt=0, description="at most so long between two checkpoints")
+    trackers: tuple[Literal["dvclive", "tensorboard", "wandb"], ...] = ("dvclive",)
 
     @property
     def pairs_per_update(self) -> int:
@@ -195,7 +198,8 @@ class DistillConfig(Section):
 
     def recipe(self) -> dict[str, Any]:
         """What the weights follow from: all but how the work is divided, kept in memory and watched."""
-        free = {"batch", "checkpoint_blocks", "decode_chunk", "log_every", "checkpoint_every"}
+        free = {"batch", "checkpoint_blocks", "decode_chunk", "log_every", "checkpoint_every", "checkpoint_minutes"}
+        free |= {"evaluate_minutes", "trackers"}
         return {**self.model_dump(mode="json", exclude=free), "global_batch": self.pairs_per_update}
 
     @model_validator(mode="after")

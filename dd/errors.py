@@ -13,3 +13,9 @@ class TemporaryError(DDError):
     """A problem that may pass by itself (a broken download): a stage ends with `status`, and a flow tries again."""
 
     status = 75  # EX_TEMPFAIL of sysexits.h
+
+
+class Stopped(DDError):  # noqa: N818  (reads as what happened)
+    """A signal ended the work after it was saved; the same command goes on. `status`: what a shell reports for it."""
+
+    status = 128 + 15

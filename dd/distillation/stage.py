@@ -59,6 +59,7 @@ ROWS_ON_CPU = 64
 class Inputs:
     """What an experiment is distilled from: checked, nothing of it loaded."""
 
+    name: str
     experiment: Experiment
     settings: DistillConfig
     teacher_dir: Path
@@ -84,12 +85,17 @@ def check_inputs(name: str, experiment: Experiment, settings: DistillConfig, roo
             f"{shards.url} was drawn with {shards.plan.filters}, params.yaml says {filters}: "
             "run the stage 'trajectories' again"
         )
-    return Inputs(experiment, settings, teacher_dir, shards)
+    return Inputs(name, experiment, settings, teacher_dir, shards)
 
 
 def check_settings(settings: DistillConfig, groups: Groups) -> None:
     """Raise DDError for settings that this teacher or this installation cannot give."""
     check_timesteps((*settings.timesteps, *settings.baseline.timesteps), len(groups))
+    for tracker in settings.trackers:
+        if importlib.util.find_spec(tracker) is None:
+            raise DDError(
+                f"distill.trackers: {tracker} is not installed: pip install {tracker}, or leave it out of the list"
+            )
     if not (settings.losses.perceptual or wants_frechet(settings)):
         return
     if settings.losses.perceptual_network != "lpips":
@@ -142,6 +148,7 @@ def open_task(inputs: Inputs, folder: Path) -> tuple[Task, dict[str, Any]]:
         filters=inputs.shards.plan.filters,
         solver=inputs.shards.plan.solver,
         follow=None if source is None else source.follow,
+        watched=config.project_root() / "work" / "trackers" / inputs.name,
     )
     return task, student_config(teacher, **asdict(settings.student))
 
@@ -255,7 +262,9 @@ def distill(name: str, experiment: Experiment, settings: DistillConfig, root: Pa
     manifest = root / "data" / name / "trajectories" / MANIFEST
     source = zoo.entry(settings.source, "student").file.sha256 if settings.source else None
     code = [file for file in (root / "data" / name / "code" / "distill.json",) if file.is_file()]
-    folder = root / "work" / config.fingerprint("distill", __version__, name, settings.recipe(), manifest, source, *code)
+    folder = (
+        root / "work" / config.fingerprint("distill", __version__, name, settings.recipe(), manifest, source, *code)
+    )
     folder.mkdir(parents=True, exist_ok=True)
     if not this_process().is_main_process:
         run(inputs, folder)
@@ -325,7 +334,7 @@ def baseline(task: Task, sizes: dict[str, Any], inputs: Inputs) -> tuple[Outcome
     assert isinstance(task.pairs, ShardPairs)
     pairs, folder = task.pairs.rebatched(division(run).rows), task.folder / "baseline"
     free = replace(task, noise_free=True, pairs=pairs, folder=folder, label="baseline", on_curves=None, probe=None)
-    free = replace(free, follow=None, distance=None, picture_features=None)
+    free = replace(free, follow=None, distance=None, picture_features=None, watched=None)
     free.folder.mkdir(exist_ok=True)
     return fit(free, plain, run, inputs.experiment.family, settings.baseline.steps), plain
 

@@ -60,6 +60,7 @@ class Task:
     (`dd.distillation.progressive`).
     probe: further held-out numbers of the averaged student, at a step.
     on_curves: called with the curves so far, after every measurement.
+    watched: folder for trackers other than DVCLive, named like the run; None: none.
     """
 
     teacher: Teacher
@@ -75,3 +76,4 @@ class Task:
     probe: Callable[[Student, int], dict[str, float]] | None = None
     on_curves: Callable[[Curves], None] | None = None
     label: str = "distill"
+    watched: Path | None = None

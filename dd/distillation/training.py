@@ -8,12 +8,9 @@ checkpoint of four processes goes on in two. Checkpoints are whole folders, rena
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
-import pickle
-import shutil
 import statistics
 import time
 from collections.abc import Iterator
@@ -27,16 +24,18 @@ from accelerate import Accelerator, PartialState
 from torch import Tensor
 
 from dd.config import DistillConfig, fingerprint
+from dd.distillation import checkpoint
 from dd.distillation.batches import Division, divide
 from dd.distillation.losses import LossWeights, distillation_loss
 from dd.distillation.memory import checkpoint_blocks, keep_blocks
 from dd.distillation.objective import Objective, check_timesteps, trajectory_points
 from dd.distillation.optimizers import EMA, build_optimizers, cosine, set_rate
 from dd.distillation.task import Curves, Pairs, Task
-from dd.errors import DDError
+from dd.errors import DDError, Stopped
 from dd.models.base import Student
-from dd.system.files import publish, recover
+from dd.system.files import recover
 from dd.system.progress import Progress, progress
+from dd.system.signals import Requests
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +45,15 @@ _DIVERGED = 3.0
 _SECOND_WARMUP = 10
 # Terms that are means over images; all others are means over positions.
 _OF_IMAGES = ("perceptual", "frechet")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is wanted after a step beside the plan: an end, a checkpoint, a measurement."""
+
+    stop: bool
+    save: bool
+    measure: bool
 
 
 @dataclass
@@ -59,7 +67,16 @@ class Outcome:
 
 
 def this_process() -> PartialState:
-    """This process among those that `accelerate launch` started (one without it), and its device."""
+    """This process among those that `accelerate launch` started (one without it), and its device.
+
+    Raises DDError where `accelerate` was told to shard the model.
+    """
+    for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() in ("1", "true", "yes"):
+            raise DDError(
+                f"accelerate is set to {name}, which is not supported: plain data parallelism (DDP) is enough below "
+                "1.5 billion parameters; run `accelerate config` again without it"
+            )
     return PartialState(cpu="ACCELERATE_USE_CPU" in os.environ or not torch.cuda.is_available())
 
 
@@ -97,6 +114,8 @@ class _Run:
             cpu=this_process().device.type == "cpu",
             mixed_precision="no",  # the objective sets it, for the student alone
             gradient_accumulation_steps=self.division.parts,
+            log_with=[name for name in config.trackers if name != "dvclive" and task.watched] or None,
+            project_dir=task.watched,
         )
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
         self.identity = fingerprint(config.recipe(), steps, task.noise_free)
@@ -121,33 +140,69 @@ class _Run:
         self.saved: int | None = None
         self.curves: Curves = {}
         self.recent: list[dict[str, Tensor]] = []  # what steps gave since the last look at it
+        self.requests = Requests()
+        self.looked = self.kept = time.monotonic()  # of the last measurement, the last checkpoint
 
     def go(self) -> Outcome:
         self._resume()
+        self._open_trackers()
         if self.first == 0:
             self._measure(0)
-        started = time.monotonic()
+        started = self.looked = self.kept = time.monotonic()
         batches = iter(self.task.pairs)
         self.model.train()
         # Every process looks at the same numbers, one shows them.
         bar: Progress[Any] | None = None
         if self.main:
             bar = progress(self.steps, unit="steps", label=self.task.label, done=self.first)
-        with bar or nullcontext():
+        with bar or nullcontext(), self.requests:
             for step in range(self.first, self.steps):
                 self.recent.append(self._step(step, batches))
                 done = step + 1
-                last, save = done == self.steps, done % self.config.checkpoint_every == 0
+                last, asked = done == self.steps, self._asked()
+                save = asked.save or done % self.config.checkpoint_every == 0
                 values = self._log(done) if last or save or done % self.config.log_every == 0 else {}
                 if bar:
                     bar.update(1, **values)
-                if last or done % self.config.evaluate_every == 0:
+                if last or asked.measure or done % self.config.evaluate_every == 0:
                     self._measure(done)
                 if last or save:
                     self._save(done, self.seconds + time.monotonic() - started)
+                if asked.stop and not last:
+                    raise Stopped(
+                        f"{self.task.label}: stopped by SIGTERM after step {done}, which is saved: run the same "
+                        "command to go on"
+                    )
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
         self.bare.load_state_dict(self.ema.average)
         keep_blocks(self.bare)
         return Outcome(self.bare.eval(), self.steps, self.seconds + time.monotonic() - started, self.curves)
+
+    def _asked(self) -> _Asked:
+        """What signals and the clock ask for; all processes get the same answer."""
+        now, minute = time.monotonic(), 60
+        wishes = [
+            self.requests.stop,
+            self.requests.save or now - self.kept > minute * self.config.checkpoint_minutes,
+            now - self.looked > minute * self.config.evaluate_minutes,
+        ]
+        if self.accelerator.num_processes > 1:
+            counts = torch.tensor(wishes, dtype=torch.float32, device=self.device)
+            wishes = [count > 0 for count in self.accelerator.reduce(counts, "sum").tolist()]
+        self.requests.save = False
+        return _Asked(*wishes)
+
+    def _open_trackers(self) -> None:
+        """Those of `distill.trackers` beside DVCLive, whose files the stage writes."""
+        if not self.accelerator.log_with:
+            return
+        assert self.task.watched is not None
+        name = self.task.watched.name
+        plain = {k: v for k, v in self.config.recipe().items() if isinstance(v, int | float | str)}
+        wandb = {"name": name, "dir": str(self.task.watched), "id": self.identity, "resume": "allow"}
+        self.task.watched.mkdir(parents=True, exist_ok=True)
+        self.accelerator.init_trackers("dd", plain, {"wandb": wandb})
 
     def _step(self, step: int, batches: Iterator[Pairs]) -> dict[str, Tensor]:
         """One update of the weights. Returns its loss terms (means over its parts) and the gradient's norm."""
@@ -227,6 +282,7 @@ class _Run:
         for name, value in values.items():
             curve = name if name == "gradient_norm" else f"loss/{name}"
             self.curves.setdefault(curve, []).append((done, value))
+            self.accelerator.log({curve: value}, step=done)
         losses = [points for name, points in self.curves.items() if name.startswith("loss/")]
         if sum(points[-1][1] for points in losses) > _DIVERGED * sum(points[0][1] for points in losses):
             raise self._failure(f"has grown {_DIVERGED:g}-fold", done, values)
@@ -254,8 +310,10 @@ class _Run:
             self.bare.train()
             for name, value in values.items():
                 self.curves.setdefault(name, []).append((step, value))
+            self.accelerator.log(values, step=step)
             if self.task.on_curves:
                 self.task.on_curves(self.curves)
+        self.looked = time.monotonic()
         self.accelerator.wait_for_everyone()
 
     def _held_out(self) -> dict[str, float]:
@@ -289,16 +347,8 @@ class _Run:
                 "pairs": self.task.pairs.state_dict(),
                 "curves": self.curves,
             }
-            scratch = self.checkpoint.with_name("checkpoint.tmp")
-            try:
-                shutil.rmtree(scratch, ignore_errors=True)
-                scratch.mkdir(parents=True)
-                torch.save(state, scratch / "state.pt")
-                (scratch / "run.json").write_text(json.dumps(record))
-                publish(scratch, self.checkpoint)
-            except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError inside torch.save
-                raise DDError(f"cannot write {self.checkpoint} ({error}): free some space and run it again") from error
-        self.saved = step
+            checkpoint.write(self.checkpoint, state, record)
+        self.saved, self.kept = step, time.monotonic()
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
@@ -307,18 +357,7 @@ class _Run:
         self.accelerator.wait_for_everyone()
         if not self.checkpoint.is_dir():
             return
-        try:
-            record = json.loads((self.checkpoint / "run.json").read_text())
-            found = record["identity"]
-            state = torch.load(self.checkpoint / "state.pt", map_location="cpu", weights_only=True)
-        except (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise DDError(f"{self.checkpoint} is damaged ({reason}): delete it, training starts anew") from error
-        if found != self.identity:
-            raise DDError(
-                f"{self.checkpoint} belongs to another run: expected one of settings {self.identity}, got {found}: "
-                "delete it, or train in another folder"
-            )
+        state, record = checkpoint.read(self.checkpoint, self.identity)
         self._restore(state, record)
         log.info("%s: continuing from step %d", self.task.label, self.first)
 

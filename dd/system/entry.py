@@ -7,9 +7,10 @@ import logging
 import time
 from collections.abc import Callable
 
-from dd.errors import DDError, TemporaryError
+from dd.errors import DDError, Stopped, TemporaryError
 from dd.system.files import explained
 from dd.system.machine import tune_process
+from dd.system.signals import ignore_warnings
 
 log = logging.getLogger(__name__)
 
@@ -24,17 +25,22 @@ def stage_parser(doc: str | None, what: str = "a key of `experiments` in params.
 def run_stage(work: Callable[[argparse.Namespace], str], parser: argparse.ArgumentParser) -> None:
     """Do a stage's work and log the line it returns, with the time. A DDError ends the process with one line.
 
-    The exit status is 1, or that of a TemporaryError, which tells the caller that another try may succeed.
+    The exit status is 1, or that of a TemporaryError, which tells the caller that another try may succeed, or 143 where
+    SIGTERM ended the work after it was saved. SIGUSR1 is a request to save (`dd.system.signals`).
     """
     arguments = parser.parse_args()
     tune_process()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    ignore_warnings()
     started = time.monotonic()
     try:
         with explained():
             done = work(arguments)
     except TemporaryError as error:
         log.error("error: %s", error)
+        raise SystemExit(error.status) from None
+    except Stopped as error:
+        log.warning("%s", error)
         raise SystemExit(error.status) from None
     except DDError as error:
         raise SystemExit(f"error: {error}") from None

@@ -267,6 +267,12 @@ def test_bad_inputs_are_refused_before_anything_loads(project):
     )
 
 
+def test_a_tracker_that_is_not_installed(project, monkeypatch):
+    write_params(project, trackers=("dvclive", "wandb"))
+    monkeypatch.setattr(stage.importlib.util, "find_spec", lambda name: None if name == "wandb" else name)
+    refused(project, r"distill.trackers: wandb is not installed: pip install wandb, or leave it out of the list")
+
+
 def test_lpips_that_is_not_installed(project, monkeypatch):
     write_params(project, losses={"perceptual": 1.0})
     monkeypatch.setattr(stage.importlib.util, "find_spec", lambda _: None)
@@ -300,7 +306,7 @@ def test_settings_have_their_own_checkpoints(project, monkeypatch):
 def test_one_process_at_a_time(project):
     experiment = config.load_experiment("toy")
     manifest = project / "data" / "toy" / "trajectories" / "manifest.json"
-    name = config.fingerprint("distill", stage.__version__, "toy", experiment.distill, manifest)
+    name = config.fingerprint("distill", stage.__version__, "toy", experiment.distill.recipe(), manifest)
     (project / "work" / name).mkdir(parents=True)
     with FileLock(project / "work" / name / "lock"), pytest.raises(DDError, match="another process distills this"):
         stage.main("toy")

@@ -1,0 +1,47 @@
+"""Signals as requests that a long loop looks at between two steps.
+
+SIGTERM (a scheduler, a person, DVC's or Prefect's supervisor) asks to save and end, SIGUSR1 (Slurm's warning before a
+time limit: `#SBATCH --signal=USR1@300`) to save and go on.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+
+class Requests:
+    """What signals ask for inside it, as a context manager; outside they do what they did before.
+
+    A second SIGTERM ends the process at once. Threads other than the main one get no signals and see no requests.
+    """
+
+    def __init__(self) -> None:
+        self.stop = self.save = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Requests:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGUSR1)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.save = True
+        if number == signal.SIGTERM:
+            self.stop = True
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def ignore_warnings() -> None:
+    """Let SIGUSR1 pass, which would end the process: what loops do not ask for is kept shard by shard anyway.
+
+    Programs that this one turns into or starts inherit it, `accelerate launch` among them.
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
