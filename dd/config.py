@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from dd.errors import DDError
 from dd.sections import Section, faults
 from dd.system.device import DeviceName
+from dd.system.identity import fingerprint as fingerprint
 from dd.system.names import check_names, hint
 
 # A family of models is a folder of dd/models with a record in family.py.
@@ -150,13 +149,15 @@ class ProbeConfig(Section):
     protocol: str = "fd-fashion"
 
 
+_FREE = {"batch", "checkpoint_blocks", "decode_chunk", "log_every", "checkpoint_every", "checkpoint_minutes"}
+_FREE |= {"evaluate_minutes", "trackers"}  # of no weight in `DistillConfig.recipe`
+
+
 class DistillConfig(Section):
     """Training of the student."""
 
     steps: PositiveInt
-    batch: PositiveInt | Literal["auto"] = Field(
-        64, description="pairs that a process computes at once, at most; auto: what its accelerator's memory takes"
-    )
+    batch: PositiveInt | Literal["auto"] = Field(64, description="pairs at once in a process; auto: what memory takes")
     global_batch: PositiveInt | None = Field(None, description="pairs of one update, over all processes; else `batch`")
     lr: float = Field(1e-3, gt=0)
     muon_lr: float = Field(0.0, ge=0, description="Muon for block matrices at this rate; 0 leaves them to AdamW")
@@ -179,9 +180,7 @@ class DistillConfig(Section):
     losses: LossConfig = LossConfig()
     second: SecondPhaseConfig = SecondPhaseConfig()
     split: int | None = Field(None, ge=0, description="groups before it use the logits head, the others the other")
-    loss_split: bool = Field(
-        False, description="cross-entropy before split only, the continuous head's terms behind it only"
-    )
+    loss_split: bool = Field(False, description="cross-entropy before split only, the codes' terms behind it only")
     baseline: BaselineConfig = BaselineConfig()
     probe: ProbeConfig = ProbeConfig()
     log_every: PositiveInt = 50
@@ -191,16 +190,21 @@ class DistillConfig(Section):
     checkpoint_minutes: float = Field(10.0, gt=0, description="at most so long between two checkpoints")
     trackers: tuple[Literal["dvclive", "tensorboard", "wandb"], ...] = ("dvclive",)
 
+    @model_validator(mode="after")
+    def _check_needs(self) -> DistillConfig:
+        if self.batch == "auto" and self.global_batch is None:
+            raise ValueError("batch: auto needs global_batch, the pairs of one update")
+        if self.loss_split and self.split is None:
+            raise ValueError("loss_split needs split, the group where the continuous head takes over")
+        return self
+
     @property
     def pairs_per_update(self) -> int:
-        """Pairs of one update, over all processes."""
         return self.global_batch or int(self.batch)
 
     def recipe(self) -> dict[str, Any]:
         """What the weights follow from: all but how the work is divided, kept in memory and watched."""
-        free = {"batch", "checkpoint_blocks", "decode_chunk", "log_every", "checkpoint_every", "checkpoint_minutes"}
-        free |= {"evaluate_minutes", "trackers"}
-        return {**self.model_dump(mode="json", exclude=free), "global_batch": self.pairs_per_update}
+        return {**self.model_dump(mode="json", exclude=_FREE), "global_batch": self.pairs_per_update}
 
     @model_validator(mode="after")
     def _check(self) -> DistillConfig:
@@ -212,10 +216,6 @@ class DistillConfig(Section):
             raise ValueError(
                 f"probe.every must be a multiple of evaluate_every ({self.evaluate_every}), got {self.probe.every}"
             )
-        if self.batch == "auto" and self.global_batch is None:
-            raise ValueError("batch: auto needs global_batch, the pairs of one update")
-        if self.loss_split and self.split is None:
-            raise ValueError("loss_split needs split, the group where the continuous head takes over")
         losses = self.losses
         if (losses.soft or self.initialise == "source") and self.source is None:
             raise ValueError("losses.soft and initialise: source need distill.source, a student of the zoo: name one")
@@ -385,17 +385,3 @@ def load_experiment(name: str, path: Path | None = None) -> Experiment:
     if name not in experiments:
         raise DDError(f"no experiment '{name}' in params.yaml; {hint(name, sorted(experiments))}")
     return experiments[name]
-
-
-def fingerprint(*parts: Any) -> str:
-    """16 hex digits that change with any of `parts` (JSON-able; pydantic models and paths' contents allowed)."""
-
-    def plain(part: Any) -> Any:
-        if isinstance(part, BaseModel):
-            return part.model_dump(mode="json")
-        if isinstance(part, Path):
-            return hashlib.sha256(part.read_bytes()).hexdigest()
-        raise TypeError(f"cannot take a fingerprint of a {type(part).__name__}")
-
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=plain)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -3,7 +3,7 @@
 Trains the student on the experiment's trajectories (and the set predictor behind the baselines), or fetches a
 released student. Work goes on in work/<fingerprint>/ after a kill, and is published as a whole. Several processes:
 
-    accelerate launch --num_processes 2 -m stages.distill EXPERIMENT      `batch` is then the batch of each of them
+    accelerate launch --num_processes 2 -m stages.distill EXPERIMENT      they share `global_batch` (else `batch`) pairs
 """
 
 from __future__ import annotations

@@ -99,9 +99,9 @@ def measure(model: str, teacher: Teacher, student: Student, config: DistillConfi
     bare, full, waited = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         shards = make_shards(Path(folder) / "shards", teacher.groups, *teacher.codebook.shape)
-        batches = iter(ShardPairs(shards, config.batch, 0, device))
+        batches = iter(ShardPairs(shards, config.pairs_per_update, 0, device))
         pairs = next(batches)
-        task = Task(teacher, ShardPairs(shards, config.batch, 0, device), pairs.take(slice(0)), Path(folder))
+        task = Task(teacher, ShardPairs(shards, config.pairs_per_update, 0, device), pairs.take(slice(0)), Path(folder))
         for number in range(rounds + 1):  # one more than is counted: the first warms up
             timed = Timed(task.pairs, device)
             train(student, replace(task, pairs=timed, folder=Path(folder) / str(number)), config)
@@ -114,7 +114,7 @@ def measure(model: str, teacher: Teacher, student: Student, config: DistillConfi
     fast = uses_bf16(config.precision, device.type)
     return Report(
         teacher=model,
-        batch=config.batch,
+        batch=config.pairs_per_update,
         dtype="bf16" if fast else "fp32",
         device=torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         threads=torch.get_num_threads(),

@@ -23,8 +23,8 @@ import torch
 from accelerate import Accelerator, PartialState
 from torch import Tensor
 
+from dd.checkpoints import runs
 from dd.config import DistillConfig, fingerprint
-from dd.distillation import checkpoint
 from dd.distillation.batches import Division, divide
 from dd.distillation.losses import LossWeights, distillation_loss
 from dd.distillation.memory import checkpoint_blocks, keep_blocks
@@ -347,7 +347,7 @@ class _Run:
                 "pairs": self.task.pairs.state_dict(),
                 "curves": self.curves,
             }
-            checkpoint.write(self.checkpoint, state, record)
+            runs.write(self.checkpoint, state, record)
         self.saved, self.kept = step, time.monotonic()
         self.accelerator.wait_for_everyone()
 
@@ -357,7 +357,7 @@ class _Run:
         self.accelerator.wait_for_everyone()
         if not self.checkpoint.is_dir():
             return
-        state, record = checkpoint.read(self.checkpoint, self.identity)
+        state, record = runs.read(self.checkpoint, self.identity)
         self._restore(state, record)
         log.info("%s: continuing from step %d", self.task.label, self.first)
 

@@ -34,7 +34,7 @@ def rehearsal(experiment: dict[str, Any]) -> dict[str, Any]:
 
 def _distill(settings: dict[str, Any]) -> dict[str, Any]:
     small = {"steps": STEPS, "batch": 2, "warmup": 1, "log_every": 1, "evaluate_every": STEPS, "checkpoint_every": 1}
-    cut = {key: value for key, value in settings.items() if key not in ("accumulate", "probe")} | small
+    cut = {key: value for key, value in settings.items() if key not in ("global_batch", "probe")} | small
     cut["baseline"] = {**settings.get("baseline", {}), "steps": 1}
     if settings.get("second", {}).get("steps"):
         cut["second"] = {**settings["second"], "steps": STEPS, "warmup": 1}

@@ -10,8 +10,9 @@ import pytest
 import torch
 from accelerate.tracking import WandBTracker
 
-from dd.distillation import checkpoint, training
-from dd.distillation.checkpoint import write
+from dd.checkpoints import runs
+from dd.checkpoints.runs import write
+from dd.distillation import training
 from dd.distillation.task import Pairs, Task
 from dd.distillation.training import train
 from dd.errors import DDError, Stopped
@@ -57,7 +58,7 @@ def test_a_disk_that_fills_up_later_keeps_the_checkpoint_before(teacher, family,
         real(state, file)
 
     undisturbed = train(tiny_student(teacher, family), make_task(teacher, pairs, tmp_path / "a"), settings())
-    monkeypatch.setattr(checkpoint.torch, "save", save)
+    monkeypatch.setattr(runs.torch, "save", save)
     with pytest.raises(DDError, match=r"cannot write .*checkpoint \(.*failed writing file\): free some space and run"):
         train(tiny_student(teacher, family), make_task(teacher, pairs, tmp_path / "b"), settings())
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["checkpoint"]
@@ -87,7 +88,7 @@ def test_sigterm_saves_and_ends_and_sigusr1_saves_and_goes_on(family, teacher, p
     source = Signalled(pairs.take(slice(24)), 4, {3: signal.SIGUSR1, 7: signal.SIGTERM})
     task = replace(make_task(teacher, pairs, tmp_path / "b"), pairs=source)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "write", lambda *args: saved.append(args[2]["step"]) or write(*args))
+        patch.setattr(runs, "write", lambda *args: saved.append(args[2]["step"]) or write(*args))
         with pytest.raises(Stopped) as stopped:
             train(tiny_student(teacher, family), task, config)
     assert saved == [3, 7]
@@ -104,7 +105,7 @@ def test_checkpoints_and_measurements_come_by_the_clock_too(family, teacher, pai
     """A clock that goes on by a minute a look: a checkpoint after every second minute, a measurement after five."""
     clock, saved = itertools.count(step=60.0), []
     monkeypatch.setattr(training.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(checkpoint, "write", lambda *args: saved.append(args[2]["step"]))
+    monkeypatch.setattr(runs, "write", lambda *args: saved.append(args[2]["step"]))
     config = settings(evaluate_every=1000, checkpoint_every=1000, checkpoint_minutes=8, evaluate_minutes=15)
     curves = train(tiny_student(teacher, family), make_task(teacher, pairs, tmp_path), config).curves
     assert len(saved) > 2

@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from dd.distillation import checkpoint
+from dd.checkpoints import runs
 from dd.distillation.frechet import PictureFeatures
 from dd.distillation.objective import Objective, trajectory_points
 from dd.distillation.task import Pairs, Task
@@ -255,7 +255,7 @@ def test_a_full_disk_is_one_line(teacher, family, pairs, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.torch, "save", full)
+    monkeypatch.setattr(runs.torch, "save", full)
     with pytest.raises(DDError, match=r"cannot write .*checkpoint \(.*No space left on device\): free some space"):
         train(tiny_student(teacher, family), make_task(teacher, pairs, tmp_path), settings(steps=3))
 
