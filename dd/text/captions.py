@@ -1,4 +1,4 @@
-"""Caption files, and their encoded states: computed once, kept as Parquet shards, read row by row.
+"""Caption files, and their encoded states: computed once, kept in one memory-mapped file, read row by row.
 
 A caption file is .txt (one a line), .csv or .parquet (column `caption`). States are float16 (ids, where the teacher
 reads the text itself, int32) and only as long as the caption; equal captions are encoded once. The cache's name is a
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import tempfile
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from dd.checkpoints.teachers import TeacherInfo, read_info
@@ -26,14 +27,15 @@ from dd.errors import DDError
 from dd.system.files import atomic_path
 from dd.system.progress import Progress, progress
 from dd.text.conditions import Captions
-from dd.text.encoders import AnyEncoder, open_encoder
+from dd.text.encoders import AnyEncoder, identify, open_encoder
 
 COLUMN = "caption"
 SCENE_COLUMNS = ("layout", "attributes")  # of dd.datasets.scenes
 Split = Literal["train", "test"]
-FORMAT = 1  # of the cache; another one for another SHARD
-SHARD = 2048  # captions of a shard
-BATCH = 64  # captions encoded at once; in order of length, so that little is padded
+FORMAT = 2  # of the cache
+STATES, LENGTHS = "states", "lengths.npy"  # its files: all states, one after the other; rows of each caption
+SHARD = 2048  # captions that are appended at once
+BATCH = 64  # captions encoded at once
 
 
 # ---------------------------------------------------------------------------------------------------------------- files
@@ -196,32 +198,57 @@ def _encoding(info: TeacherInfo) -> tuple[str, int, int]:
 def caption_states(
     captions: list[str], name: str, width: int, length: int, cache: Path, device: str | torch.device = "cpu"
 ) -> CaptionStates:
-    """The states of captions from the cache folder, encoded first where they are missing.
+    """The states of captions from the cache folder; the encoder is loaded only where some are missing.
 
-    name: of the encoder; width, length: the teacher's caption_dim and cls_token_num.
+    name: of the encoder; width, length: the teacher's caption_dim and cls_token_num. One process encodes, the others
+    wait for it.
     """
-    encoder = open_encoder(name, width, device)
+    identity, stored = identify(name, width)
     distinct = list(dict.fromkeys(captions))
-    folder = cache / captions_hash(distinct, encoder.name, encoder.identity, length, FORMAT)[:16]
+    folder = cache / captions_hash(distinct, name, identity, width, length, FORMAT)[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    starts = range(0, len(distinct), SHARD)
-    todo = [start for start in starts if not _shard(folder, start).is_file()]
-    bar: Progress[None]
-    if todo:
-        with progress(len(todo), unit="shards", label="captions") as bar:
-            for start in todo:
-                _write_shard(_shard(folder, start), distinct[start : start + SHARD], encoder, length)
-                bar.update()
+    bytes_per_row = np.dtype(stored).itemsize * width
+    if len(_lengths(folder, bytes_per_row)) < len(distinct):
+        with FileLock(folder / "lock"):
+            done = _lengths(folder, bytes_per_row)  # by a process that had the lock before
+            if len(done) < len(distinct):
+                _encode_rest(folder, distinct, done, open_encoder(name, width, device), length)
+    starts = np.concatenate([[0], np.cumsum(_lengths(folder, bytes_per_row), dtype=np.int64)])
+    flat = np.memmap(folder / STATES, dtype=stored, mode="r", shape=(int(starts[-1]), width))
     number = {caption: row for row, caption in enumerate(distinct)}
-    rows = np.array([number[caption] for caption in captions])
-    return _open_states([_shard(folder, start) for start in starts], rows, (width, length), encoder.stored)
+    return CaptionStates(flat, starts, np.array([number[caption] for caption in captions]), length)
 
 
-def _shard(folder: Path, start: int) -> Path:
-    return folder / f"{start // SHARD:05d}.parquet"
+def _lengths(folder: Path, bytes_per_row: int) -> np.ndarray:
+    """Rows of each distinct caption whose states are in the file, in order; what a damaged file lacks is left out."""
+    try:
+        lengths = np.load(folder / LENGTHS)
+        held = (folder / STATES).stat().st_size // bytes_per_row
+    except (OSError, ValueError, EOFError):
+        return np.zeros(0, np.uint16)
+    return lengths[: int(np.searchsorted(np.cumsum(lengths, dtype=np.int64), held, side="right"))]
 
 
-def _write_shard(path: Path, captions: list[str], encoder: AnyEncoder, length: int) -> None:
+def _encode_rest(folder: Path, distinct: list[str], done: np.ndarray, encoder: AnyEncoder, length: int) -> None:
+    """Append the states that are missing to the one file, SHARD captions at a time; a kill loses one time at most."""
+    width, lengths = np.dtype(encoder.stored).itemsize * encoder.width, done
+    missing = range(len(done), len(distinct), SHARD)
+    bar: Progress[None]
+    with (folder / STATES).open("ab") as file, progress(len(missing), unit="shards", label="captions") as bar:
+        file.truncate(int(done.sum(dtype=np.int64)) * width)
+        for start in missing:
+            states = _encode(distinct[start : start + SHARD], encoder, length)
+            file.write(b"".join(states))
+            file.flush()
+            os.fsync(file.fileno())
+            lengths = np.concatenate([lengths, np.array([len(one) // width for one in states], np.uint16)])
+            with atomic_path(folder / LENGTHS) as scratch, scratch.open("wb") as index:
+                np.save(index, lengths)
+            bar.update()
+
+
+def _encode(captions: list[str], encoder: AnyEncoder, length: int) -> list[bytes]:
+    """States of captions as they are stored; in order of length, so that little is padded."""
     order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
     states: dict[int, bytes] = {}
     for first in range(0, len(order), BATCH):
@@ -229,22 +256,4 @@ def _write_shard(path: Path, captions: list[str], encoder: AnyEncoder, length: i
         found = encoder.encode([captions[i] for i in chosen], length)
         for i, rows, mask in zip(chosen, found.states, found.mask, strict=True):
             states[i] = rows[mask].numpy().astype(encoder.stored).tobytes()
-    columns = {COLUMN: captions, "states": pa.array([states[i] for i in range(len(captions))], pa.binary())}
-    with atomic_path(path) as scratch:
-        pq.write_table(pa.table(columns), scratch, compression="none", use_dictionary=False)
-
-
-def _open_states(shards: list[Path], rows: np.ndarray, shape: tuple[int, int], stored: str) -> CaptionStates:
-    """The shards' states behind one another in a file without a name, which goes when this process does."""
-    kind, (width, length) = np.dtype(stored), shape
-    file = tempfile.TemporaryFile(dir=shards[0].parent)  # noqa: SIM115  (the array below keeps it)
-    lengths = []
-    for shard in shards:
-        for states in pq.read_table(shard, columns=["states"])["states"]:
-            data = states.as_py()
-            lengths.append(len(data) // (kind.itemsize * width))
-            file.write(data)
-    file.flush()
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    flat = np.memmap(file, dtype=kind, mode="r", shape=(int(starts[-1]), width))
-    return CaptionStates(flat, starts, rows, length)
+    return [states[i] for i in range(len(captions))]

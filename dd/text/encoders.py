@@ -102,6 +102,31 @@ def open_encoder(name: str, width: int, device: str | torch.device = "cpu") -> A
     return encoder.to(device)
 
 
+def identify(name: str, width: int) -> tuple[str, str]:
+    """The identity of an encoder and the type that states are stored in, without loading its weights into a network."""
+    if name == RANDOM_STATES or name.startswith(PREFIX):
+        encoder = open_encoder(name, width)
+        return encoder.identity, encoder.stored
+    if name == MINILM and (archive := _archive()) is not None:
+        return _archive_identity(archive), TextEncoder.stored
+    if name == MINILM or importlib.util.find_spec("transformers") is None or not _known_hash(name):
+        return _open(name).identity, TextEncoder.stored
+    return _known_hash(name), TextEncoder.stored
+
+
+@cache
+def _known_hash(name: str) -> str:
+    """The revision of a model of the hub, the hash of a folder; empty where neither can be told."""
+    if Path(name).is_dir():
+        return _folder_hash(Path(name))
+    from transformers import AutoConfig
+
+    try:
+        return str(getattr(AutoConfig.from_pretrained(name), "_commit_hash", None) or "")
+    except (OSError, ValueError):
+        return ""
+
+
 @cache
 def _open(name: str) -> TextEncoder | PromptProcessor:
     if name.startswith(PREFIX):
@@ -127,10 +152,24 @@ class _Bert(nn.Module):
 
 def open_minilm() -> TextEncoder:
     """all-MiniLM-L6-v2 (Apache 2.0) from its package's archive."""
-    found = importlib.util.find_spec("all_minilm_l6_v2")
-    if found is None or found.origin is None or importlib.util.find_spec("transformers") is None:
+    archive = _archive()
+    if archive is None or importlib.util.find_spec("transformers") is None:
         raise DDError(f"the text encoder {MINILM} is not installed: {INSTALL}")
-    return read_minilm(Path(found.origin).with_name("model.zip"))
+    return read_minilm(archive)
+
+
+def _archive() -> Path | None:
+    found = importlib.util.find_spec("all_minilm_l6_v2")
+    return None if found is None or found.origin is None else Path(found.origin).with_name("model.zip")
+
+
+@cache
+def _archive_identity(archive: Path) -> str:
+    digest = hashlib.sha256()
+    with zipfile.ZipFile(archive) as files:
+        for name in ("model.safetensors", "tokenizer.json"):
+            digest.update(files.read(name))
+    return digest.hexdigest()
 
 
 def read_minilm(archive: Path) -> TextEncoder:
@@ -149,7 +188,7 @@ def read_minilm(archive: Path) -> TextEncoder:
     tokenizer = Tokenizer.from_str(pieces.decode())
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    identity = hashlib.sha256(weights + pieces).hexdigest()
+    identity = _archive_identity(archive)
     return TextEncoder(MINILM, settings["hidden_size"], identity, network.eval().requires_grad_(False), tokenizer)
 
 

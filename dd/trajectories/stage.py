@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import fsspec
@@ -30,7 +30,7 @@ from dd.system.progress import Progress, progress
 from dd.text.captions import plan_captions
 from dd.trajectories.plan import MANIFEST, Manifest, ShardPlan, finish, finished
 from dd.trajectories.reader import open_shards
-from dd.trajectories.worker import Job, Maker, caption_lookup, make_shard
+from dd.trajectories.worker import Job, Maker, make_shard
 
 log = logging.getLogger(__name__)
 
@@ -184,9 +184,6 @@ def main(
         todo = [n for n, shard in enumerate(plan.shards) if finished(folder, shard) is None]
         wait()  # everyone has looked before anyone writes: the parts do not overlap
         mine = todo[engine.rank :: engine.world]
-        if engine.rank == 0 and mine:
-            caption_lookup(replace(job, device="auto") if job.device == "cuda" else job)  # once, before anyone asks
-        wait()
         bar: Progress[int]
         with progress(len(mine), unit="shards", label=f"trajectories {name}") as bar:
             for _ in engine.run(job, mine):

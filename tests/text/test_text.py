@@ -1,7 +1,10 @@
 """Text encoders and caption files: padding, cutting, the cache, bad input."""
 
+import io
 import logging
+import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -159,16 +162,69 @@ def test_states_are_computed_once_and_resume(packaged, tmp_path, monkeypatch):
     torch.testing.assert_close(states(numbers).states, direct.states, atol=2e-3, rtol=2e-3)  # kept as float16
     assert torch.equal(states(numbers).mask, direct.mask)
     (folder,) = tmp_path.iterdir()
-    files = sorted(folder.glob("*.parquet"))
-    assert [f.name for f in files] == ["00000.parquet", "00001.parquet"]
-    assert pq.read_table(files[0]).column_names == ["caption", "states"]
-    before = [f.read_bytes() for f in files]
-    files[1].unlink()
-    encoded.clear()
-    again = caption_states(texts, "all-minilm-l6-v2", WIDTH, LENGTH, tmp_path)
-    assert len(encoded) == 2
-    assert [f.read_bytes() for f in files] == before
-    assert (np.asarray(again.flat) == np.asarray(states.flat)).all()
+    files = [folder / captions.STATES, folder / captions.LENGTHS]
+    before = [file.read_bytes() for file in files]
+    assert len(before[0]) == 2 * WIDTH * int(np.load(files[1]).sum())
+    kept = np.asarray(states.flat).copy()
+
+    def again() -> int:
+        """Captions encoded anew; the file must be as it was."""
+        encoded.clear()
+        found = caption_states(texts, "all-minilm-l6-v2", WIDTH, LENGTH, tmp_path)
+        assert [file.read_bytes() for file in files] == before
+        assert (np.asarray(found.flat) == kept).all()
+        return len(encoded)
+
+    assert again() == 0
+    with files[1].open("wb") as file:  # killed behind the first four, with half of the next ones written
+        np.save(file, np.load(io.BytesIO(before[1]))[:4])
+    assert again() == 2
+    files[0].write_bytes(before[0][:-1])  # the last state is not whole
+    assert again() == 1
+    files[0].unlink()
+    assert again() == 6
+
+
+def test_the_encoder_is_loaded_only_where_something_is_missing(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(text_encoder, "identify", lambda name, width: (encoder.identity, encoder.stored))
+    monkeypatch.setattr(captions, "identify", text_encoder.identify)
+    monkeypatch.setattr(text_encoder, "_open", lambda name: encoder)
+    made = caption_states(["a red boot", "a bag"], "all-minilm-l6-v2", WIDTH, LENGTH, tmp_path)
+    monkeypatch.setattr(captions, "open_encoder", lambda *_: pytest.fail("loaded the encoder"))
+    found = caption_states(["a bag", "a red boot", "a bag"][1:], "all-minilm-l6-v2", WIDTH, LENGTH, tmp_path)
+    assert torch.equal(found(torch.tensor([0, 1])).states, made(torch.tensor([0, 1])).states)
+
+
+def test_the_identity_is_that_of_the_loaded_encoder(encoder, tmp_path, monkeypatch):
+    archive = write_archive(tmp_path / "model.zip")
+    monkeypatch.setattr(text_encoder, "_archive", lambda: archive)
+    assert text_encoder.identify("all-minilm-l6-v2", WIDTH) == (text_encoder.read_minilm(archive).identity, "float16")
+    from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+    folder = tmp_path / "t5"
+    config = T5Config(d_model=WIDTH, d_ff=16, d_kv=4, num_heads=2, num_layers=1, vocab_size=40)
+    T5EncoderModel(config).save_pretrained(folder, safe_serialization=True)
+    PreTrainedTokenizerFast(tokenizer_object=word_tokenizer(), pad_token="[PAD]").save_pretrained(folder)
+    assert text_encoder.identify(str(folder), WIDTH)[0] == text_encoder.open_t5(str(folder)).identity
+
+
+def test_two_processes_encode_once(encoder, tmp_path, monkeypatch):
+    """The second one waits for the first and then reads what that has written."""
+    monkeypatch.setattr(text_encoder, "_open", lambda name: encoder)
+    opened, texts = [], [f"a red boot {number}" for number in range(9)]
+    real = captions.open_encoder
+
+    def slowly(*given):
+        opened.append(given)
+        time.sleep(0.3)
+        return real(*given)
+
+    monkeypatch.setattr(captions, "open_encoder", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        work = [pool.submit(caption_states, texts, "all-minilm-l6-v2", WIDTH, LENGTH, tmp_path) for _ in range(2)]
+        one, two = (future.result() for future in work)
+    assert len(opened) == 1
+    assert (np.asarray(one.flat) == np.asarray(two.flat)).all()
 
 
 def test_other_captions_or_another_length_are_another_cache(packaged, tmp_path):
