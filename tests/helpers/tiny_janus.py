@@ -111,3 +111,21 @@ def write_janus_project(root: Path) -> Any:
     write_text_params(root, family="janus")
     write_data(root)
     return model
+
+
+def janus_model(folder: Path) -> Any:
+    """A `dd.api.Model` with random weights; its processor lies in `folder`."""
+    from dd.api import Model
+    from dd.flow.grid import Solver
+    from dd.models.base import Filters
+    from dd.models.registry import build_student, build_teacher, student_config
+
+    torch.manual_seed(0)
+    teacher = build_teacher("janus", CODES, SIZES).eval().requires_grad_(False)
+    student = build_student("janus", student_config(teacher, teacher_input=True, noise_logits=True))
+    student.initialise_from(teacher)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    facts = {"timesteps": (0, 2), "text_encoder": write_processor(folder), "licence": "MIT", "teacher_name": "tiny"}
+    return Model("toy", teacher, student.eval().requires_grad_(False), (), Filters(guidance=2.0), Solver(), **facts)

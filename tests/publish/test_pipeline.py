@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+import dd
 from dd.checkpoints.exported import write_folder
 from dd.errors import DDError
 from dd.trajectories.noise import noise
+from tests.helpers.tiny_janus import janus_model
 from tests.helpers.tiny_models import KINDS, conditions, tiny_encoder, tiny_model
 
 pytest.importorskip("diffusers", reason='the extra "diffusers" is not installed')
@@ -197,3 +199,19 @@ def test_the_progress_bar_counts_steps(capfd):
     pipe.set_progress_bar_config(disable=True)
     pipe("hat")
     assert "it/s" not in capfd.readouterr().err
+
+
+def test_a_model_that_reads_prompts_itself(tmp_path, monkeypatch):
+    """Without its teacher, prompts as ids: dd.load and the pipeline from one folder."""
+    monkeypatch.undo()  # no stand-in for the encoder
+    model, asked = janus_model(tmp_path / "processor"), ["a red boot", "two bags"]
+    write_folder(tmp_path / "out", model.exported())
+    read, pipe = dd.load(str(tmp_path / "out"), "cpu"), DDPipeline.from_pretrained(tmp_path / "out")
+    expected = model.sample(prompts=asked, steps=2, seed=3)
+    assert np.array_equal(read.sample(prompts=asked, steps=2, seed=3), expected)
+    pipe.set_progress_bar_config(disable=True)
+    e = noise(3, torch.arange(2), 4, 4)
+    found = pipe(prompt=asked, latents=e, num_inference_steps=2, output_type="np").images
+    assert np.abs(found * 255 - expected).max() <= 0.51
+    half = pipe.to(torch.bfloat16)(prompt=asked, latents=e, output_type="np").images
+    assert np.isfinite(half).all()
