@@ -1,6 +1,8 @@
 """dd-cli and dd.load: drawing with what ships and with what was trained here, and every mistake in one line."""
 
 import json
+import logging
+import os
 import sys
 from dataclasses import replace
 
@@ -217,6 +219,41 @@ def test_no_permission_leaves_nothing_behind(project, monkeypatch, capsys, tmp_p
     assert status == 2
     assert errors.startswith("error: cannot write")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_sample_names_the_classes_that_it_drew(project, monkeypatch, capsys, tmp_path):
+    status, said, _ = run(monkeypatch, capsys, "sample", "toy", "--n", "2", "--out", str(tmp_path / "grid.png"))
+    assert status == 0
+    assert ": 2 images (hat, shoe) in " in said
+
+
+def test_quiet_logs_no_progress(project, monkeypatch, capsys):
+    monkeypatch.delenv("DD_QUIET", raising=False)
+    monkeypatch.setattr("logging.basicConfig", lambda **settings: levels.append(settings["level"]))
+    levels = []
+    assert run(monkeypatch, capsys, "--quiet", "zoo", "list")[0] == 0
+    assert run(monkeypatch, capsys, "zoo", "list")[0] == 0
+    assert levels == [logging.WARNING, logging.INFO]
+    assert os.environ.pop("DD_QUIET") == "1"
+
+
+def test_the_pipeline_s_commands_want_a_checkout(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("DD_ROOT", str(tmp_path))
+    monkeypatch.setattr("dd.cli.run.find_spec", lambda name: None)
+    status, _, errors = run(monkeypatch, capsys, "run", "--dry")
+    assert status == 2
+    assert (
+        errors
+        == f"error: expected a checkout of this project with pipeline/, found none in {tmp_path}: run it from there\n"
+    )
+    (tmp_path / "pipeline").mkdir()
+    assert "expected dvc, found none: pip install 'dd[pipeline]'" in run(monkeypatch, capsys, "run")[2]
+
+
+def test_exit_statuses_are_part_of_the_help(monkeypatch, capsys):
+    said = " ".join(run(monkeypatch, capsys, "-h")[1].split())
+    for status in ("0 done", "1 something failed", "2 wrong input", "130 stopped", "141 the reader"):
+        assert status in said
 
 
 @pytest.mark.parametrize("command", [[], ["sample"], ["report"], ["zoo"], ["zoo", "list"], ["experiment"], ["doctor"]])

@@ -242,7 +242,7 @@ def test_evaluations_are_counted_as_in_the_paper(project: Path):
 
 def test_export_writes_what_the_official_evaluator_reads(project: Path):
     said = export("toy", "dd 0,2", 50, project / "out" / "s.npz", project / "png")
-    assert said == f"wrote {project / 'out' / 's.npz'}: 50 images, and as PNGs in {project / 'png'}"
+    assert said == f"wrote {project / 'out' / 's.npz'}: 50 images of dd 0,2, and as PNGs in {project / 'png'}"
     array = np.load(project / "out" / "s.npz")["arr_0"]
     assert array.shape == (50, SIZE, SIZE, 3)
     assert len(image_files(project / "png")) == 50
