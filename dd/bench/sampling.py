@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -15,17 +15,24 @@ if TYPE_CHECKING:
     import torch
 
     from dd.models.base import Condition, Filters, Student, Teacher
+    from dd.models.precision import Precision
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One line of the table. Seconds are medians over the repeats; memory is the most that was held meanwhile."""
+    """One line of the table. Seconds are medians over the repeats; memory is the most that was held meanwhile.
+
+    limits: of drawing and decoding, if all their products ran at the rate of one large product (`dd.bench.limits`).
+    speedup: against the teacher, compiled against compiled.
+    """
 
     sampler: str
     evaluations: int
     tokens_seconds_per_image: float
     decode_seconds_per_image: float
     seconds_per_image: float
+    tokens_limit: float
+    decode_limit: float
     speedup: float
     peak_memory_gb: float | None
 
@@ -45,6 +52,7 @@ class Plan:
     top_p: float
     compile: bool
     seed: int
+    threads: int
 
 
 def sampling(
@@ -58,14 +66,17 @@ def sampling(
         str, typer.Option(help="bf16 or fp32, of the transformers; auto: bf16 where it is fast.")
     ] = "auto",
     device: Annotated[str, typer.Option(help="cpu or cuda; auto: cuda where there is one.")] = "auto",
-    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the transformers' blocks.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU. [default: its cores]")] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="The same again with compiled blocks, as rows of their own.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of classes, noise and random weights.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="As JSON, and into results/bench/sampling-MODEL.json.")] = False,
 ) -> None:
     """Time the teacher (official steps and guidance) and its one- and two-step students: same run, dtype and batch."""
     import torch
 
-    from dd.models.precision import has_bf16
+    from dd.models.precision import uses_bf16
 
     if device not in ("auto", "cpu", "cuda"):
         raise typer.BadParameter(f"expected auto, cpu or cuda, got {device}", param_hint="--device")
@@ -74,8 +85,9 @@ def sampling(
     device = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     if dtype not in ("auto", "bf16", "fp32"):
         raise typer.BadParameter(f"expected auto, bf16 or fp32, got {dtype}", param_hint="--dtype")
-    dtype = dtype if dtype != "auto" else "bf16" if has_bf16(device) else "fp32"
+    dtype = "bf16" if uses_bf16(cast("Precision", dtype), device) else "fp32"
     torch.manual_seed(seed)
+    torch.set_num_threads(threads or torch.get_num_threads())
     filters = teacher_filters(model)
     plan = Plan(
         model,
@@ -89,6 +101,7 @@ def sampling(
         filters.top_p,
         compile,
         seed,
+        torch.get_num_threads(),
     )
     timings = measure(plan, *build(model, random_weights, device, dtype == "bf16"), filters)
     if json:
@@ -153,9 +166,6 @@ def measure(plan: Plan, teacher: Teacher, student: Student, filters: Filters) ->
     from dd.sampling.samplers import sample
     from dd.system.progress import Progress, progress
 
-    if plan.compile:
-        compile_blocks(teacher)
-        compile_blocks(student)
     condition = conditions(teacher, plan.batch)
     codebook = teacher.codebook
     noise = torch.randn(plan.batch, teacher.groups.length, codebook.shape[1], device=plan.device)
@@ -165,16 +175,45 @@ def measure(plan: Plan, teacher: Teacher, student: Student, filters: Filters) ->
         "dd, one step": (1, lambda: sample(student, codebook, noise, condition, (0,))),
         "dd, two steps": (2, lambda: sample(student, codebook, noise, condition, (0, second))),
     }
+    limits = _limits(plan, {name: draw for name, (_, draw) in samplers.items()}, teacher)
     timings: list[Timing] = []
-    bar: Progress[None] = progress(len(samplers), unit="samplers", label=f"bench {plan.model}")
+    bar: Progress[None] = progress(len(samplers) * (1 + plan.compile), unit="samplers", label=f"bench {plan.model}")
     with bar:
-        for name, (evaluations, draw) in samplers.items():
-            tokens, decode, memory = _time(plan, draw, teacher)
-            total = tokens + decode
-            first = timings[0].seconds_per_image if timings else total
-            timings.append(Timing(name, evaluations, tokens, decode, total, first / total, memory))
-            bar.update()
+        for compiled in (False, True)[: 1 + plan.compile]:
+            if compiled:
+                compile_blocks(teacher)
+                compile_blocks(student)
+            first = 0.0
+            for name, (evaluations, draw) in samplers.items():
+                tokens, decode, memory = _time(plan, draw, teacher)
+                total = tokens + decode
+                first = first or total
+                label = f"{name}, compiled" if compiled else name
+                timings.append(Timing(label, evaluations, tokens, decode, total, *limits[name], first / total, memory))
+                bar.update()
     return timings
+
+
+def _limits(
+    plan: Plan, samplers: dict[str, Callable[[], torch.Tensor]], teacher: Teacher
+) -> dict[str, tuple[float, float]]:
+    """Seconds per image of drawing and of decoding, if all products were as fast as a large one."""
+    import torch
+
+    from dd.bench.limits import flops, product_rate
+    from dd.models.precision import autocast
+
+    half = plan.dtype == "bf16"
+    exact = product_rate(plan.device, torch.float32)
+    rate = product_rate(plan.device, torch.bfloat16) if half else exact
+    found = {}
+    for name, draw in samplers.items():
+        codes: list[torch.Tensor] = []
+        with autocast("bf16" if half else "fp32", plan.device):
+            drawing = flops(lambda draw=draw, codes=codes: codes.append(draw()))  # type: ignore[misc]
+        decoding = flops(lambda codes=codes: teacher.decode(codes[0], chunk=16))  # type: ignore[misc]
+        found[name] = drawing / rate / plan.batch, decoding / exact / plan.batch
+    return found
 
 
 def conditions(teacher: Teacher, batch: int) -> Condition:
@@ -300,20 +339,26 @@ def _show(plan: Plan, timings: list[Timing]) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
+    from dd.system.machine import describe
+
     weights = "random weights" if plan.random_weights else "zoo weights"
     table = Table(
         Column("sampler", no_wrap=True),
         "steps",
         "draw s",
+        "limit",
         "decode s",
+        "limit",
         "s/image",
         "speed-up",
         "peak GB",
         box=SIMPLE_HEAD,
         title=f"{plan.model}, {weights}, batch {plan.batch}, {plan.dtype}, {plan.device}, guidance {plan.guidance:g}",
+        caption=f"{describe(plan.device)}, {plan.threads} threads; limit: all products at the rate of a large one",
     )
     for t in timings:
         memory = "" if t.peak_memory_gb is None else f"{t.peak_memory_gb:.2f}"
-        seconds = (t.tokens_seconds_per_image, t.decode_seconds_per_image, t.seconds_per_image)
+        drawing, decoding = (t.tokens_seconds_per_image, t.tokens_limit), (t.decode_seconds_per_image, t.decode_limit)
+        seconds = (*drawing, *decoding, t.seconds_per_image)
         table.add_row(t.sampler, str(t.evaluations), *(f"{s:.4f}" for s in seconds), f"{t.speedup:.1f} x", memory)
     Console().print(table)

@@ -229,8 +229,9 @@ class ImageSampler:
 
     def filters_of(self, sampler: config.TeacherSampler) -> Filters:
         """The distribution that this row draws from: that of the pairs, but for what it sets itself."""
-        own = {"guidance": sampler.guidance, "temperature": sampler.temperature}
-        return replace(self.filters, **{name: value for name, value in own.items() if value is not None})
+        guidance = self.filters.guidance if sampler.guidance is None else sampler.guidance
+        temperature = self.filters.temperature if sampler.temperature is None else sampler.temperature
+        return replace(self.filters, guidance=guidance, temperature=temperature)
 
     def _with_student(self, sampler: config.StudentSampler, inputs: Inputs, timed: bool) -> Tensor:
         assert self.student is not None

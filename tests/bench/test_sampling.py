@@ -11,7 +11,7 @@ from dd.checkpoints import zoo
 from dd.cli.main import app
 from dd.errors import DDError
 from dd.models.base import Filters, Teacher
-from dd.models.precision import store_in_bf16
+from dd.models.precision import has_bf16, store_in_bf16
 
 SIZES = {
     "var": (
@@ -82,12 +82,27 @@ def test_json_has_teacher_and_students(family, groups, guidance, tmp_path):
         assert row["seconds_per_image"] == pytest.approx(total)
         assert row["speedup"] == pytest.approx(report["rows"][0]["seconds_per_image"] / total)
         assert row["peak_memory_gb"] > 0
+        assert row["tokens_limit"] > 0
+        assert row["decode_limit"] == report["rows"][0]["decode_limit"]
+    assert report["rows"][2]["tokens_limit"] > report["rows"][1]["tokens_limit"]
 
 
 def test_table_names_the_run():
     output = bench("--model", "var-tiny", "--dtype", "bf16")
-    assert "var-tiny, random weights, batch 2, bf16, cpu, guidance 1.5" in " ".join(output.split())
+    dtype = "bf16" if has_bf16() else "fp32"  # what is asked for is not done where it is slow
+    assert f"var-tiny, random weights, batch 2, {dtype}, cpu, guidance 1.5" in " ".join(output.split())
     assert "dd, one step" in output
+
+
+def test_compiled_rows_beside_eager_ones(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(bench_sampling, "compile_blocks", compiled.append)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    report = json.loads(bench("--model", "llamagen-tiny", "--dtype", "fp32", "--compile", "--threads", "1", "--json"))
+    names = ["teacher", "dd, one step", "dd, two steps"]
+    assert [row["sampler"] for row in report["rows"]] == [*names, *(f"{name}, compiled" for name in names)]
+    assert len(compiled) == 2
+    assert [row["speedup"] for row in report["rows"]][::3] == [1, 1]
 
 
 @pytest.mark.parametrize(

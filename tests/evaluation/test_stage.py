@@ -27,6 +27,7 @@ from dd.models.registry import build_student, build_teacher, student_config
 from dd.sampling.experiment import open_image_sampler
 from dd.sampling.image_sampler import sampler_label
 from dd.system import machine
+from dd.system.git import revision
 
 CODES = {"codebook_size": 16, "codebook_dim": 4, "z_channels": 32, "ch": 32, "ch_mult": [1, 1], "latent": 2}
 GPT = {"n_layer": 1, "n_head": 2, "dim": 16, "vocab_size": 16, "block_size": 4, "num_classes": 3, "ffn_multiple": 16}
@@ -199,18 +200,18 @@ def test_faults_come_before_the_first_image(project: Path, monkeypatch: pytest.M
 
 
 def test_the_revision_says_when_code_differs_from_it(tmp_path: Path):
-    assert evaluate.git_revision(tmp_path) is None
+    assert revision(tmp_path, "*.yaml") is None
     (tmp_path / "params.yaml").write_text("a: 1")
     (tmp_path / "notes.txt").write_text("")
     who = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false")
     for command in (("init", "-q"), ("add", "."), ("commit", "-qm", "first")):
         subprocess.run(["git", *who, *command], cwd=tmp_path, check=True, capture_output=True)
-    commit = evaluate.git_revision(tmp_path)
+    commit = revision(tmp_path, "*.yaml")
     assert len(commit) == 40
     (tmp_path / "notes.txt").write_text("more")
-    assert evaluate.git_revision(tmp_path) == commit
+    assert revision(tmp_path, "*.yaml") == commit
     (tmp_path / "params.yaml").write_text("a: 2")
-    assert evaluate.git_revision(tmp_path) == f"{commit}-dirty"
+    assert revision(tmp_path, "*.yaml") == f"{commit}-dirty"
 
 
 def test_all_samplers_share_noise_and_classes(project: Path):

@@ -90,8 +90,10 @@ def evaluation(family: str, folder: Path) -> None:
 
 def benches(family: str, folder: Path) -> None:
     teacher, student = tiny_teacher(family), tiny_student(tiny_teacher(family), family).eval()
-    filters = Filters(guidance=2.0)
-    plan = bench.Plan("tiny", True, 2, 1, "bf16", "cpu", filters.guidance, 0, 1.0, False, 0)
+    filters, dtype = Filters(guidance=2.0), "bf16" if uses_bf16("bf16") else "fp32"
+    for network in (teacher, student):
+        bench.ready(network, dtype == "bf16")
+    plan = bench.Plan("tiny", True, 2, 1, dtype, "cpu", filters.guidance, 0, 1.0, False, 0, 1)
     bench.measure(plan, teacher, student, filters)
 
 
