@@ -42,6 +42,7 @@ class TeacherConfig(Section):
 
     name: str = Field(description="entry of the zoo")
     path: str | None = Field(None, description="a folder or file of your own that wins over the zoo's copy")
+    nesting: str | None = Field(None, description="where the weights lie in that file: model, trainer.var_wo_ddp")
     guidance: float = Field(1.0, ge=0)
     top_k: int = Field(0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)

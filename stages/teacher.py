@@ -48,7 +48,7 @@ def main(name: str) -> str:
     scratch = root / "work" / config.fingerprint("teacher", name, settings)
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        info = teachers.materialise(settings.name, scratch, settings.path, settings.random_blocks)
+        info = teachers.materialise(settings.name, scratch, settings.path, settings.random_blocks, settings.nesting)
         add_captions(experiment, info, root, scratch)
         publish(scratch, root / "data" / name / "teacher")
     finally:

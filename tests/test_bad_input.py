@@ -83,7 +83,9 @@ def test_a_foreign_safetensors_file(project, monkeypatch):
     said = refused(monkeypatch, "teacher")
     assert said.startswith(f"error: {foreign} does not fit 'tiny' (")
     assert "conv.weight not expected" in said
-    assert said.endswith("it fits no entry of the zoo")
+    assert said.endswith(
+        "it fits no entry of the zoo; other sizes or classes: dd-cli zoo import NAME --family FAMILY --weights FILE"
+    )
     assert read_info(project / "data" / "toy" / "teacher") == kept
     assert tree(project) - before <= {"work"}
 

@@ -24,7 +24,12 @@ FLOORS = (
     ("dd/config.py", "dd/sections.py"),
     ("dd/checkpoints/",),  # reading: the index, the hub, files of tensors
     ("dd/models/", "dd/flow/"),
-    ("dd/checkpoints/teachers.py", "dd/checkpoints/students.py", "dd/checkpoints/exported.py"),
+    (
+        "dd/checkpoints/teachers.py",
+        "dd/checkpoints/imports.py",
+        "dd/checkpoints/students.py",
+        "dd/checkpoints/exported.py",
+    ),
     ("dd/datasets/", "dd/text/"),
     ("dd/trajectories/",),
     ("dd/metrics/", "dd/sampling/"),

@@ -1,9 +1,10 @@
 """Checkpoints in and out: only tensors are ever read, and a file appears under its name only when it is whole.
 
-Reading knows three formats, told apart by their first bytes: safetensors, torch's zip archive, torch's older pickle
-stream. Pickles are scanned *before* they are opened: one that names anything but tensors, plain containers and
-`argparse.Namespace` (inert data that training checkpoints carry) is refused and its code never runs. What passes is
-then read with `weights_only=True`, so that two independent guards stand between a file and the interpreter.
+Reading knows three formats, told apart by their first bytes: safetensors (one file, or shards by their index.json),
+torch's zip archive, torch's older pickle stream. Pickles are scanned *before* they are opened: one that names anything
+but tensors, plain containers, numpy's numbers and `argparse.Namespace` (inert data that training checkpoints carry) is
+refused and its code never runs. What passes is then read with `weights_only=True`, so that two independent guards stand
+between a file and the interpreter.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -41,7 +43,21 @@ _HARMLESS = {
     "torch.device",
     "torch.nn.parameter.Parameter",
     "torch.serialization._get_layout",
+    # a numpy number, such as a count of steps
+    "numpy._core.multiarray.scalar",
+    "numpy.core.multiarray.scalar",
+    "numpy.dtype",
+    "_codecs.encode",
 }
+_SCALAR: Any = getattr(np, "_core").multiarray.scalar  # noqa: B009
+_INERT: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *(getattr(np.dtypes, name) for name in np.dtypes.__all__ if "Object" not in name),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    (_SCALAR, "numpy.core.multiarray.scalar"),  # as numpy 1 calls it
+]
+MAX_DEPTH = 4  # of dictionaries around a state dict
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
@@ -90,18 +106,65 @@ def load_tensors(path: Path | str, nesting: str | Sequence[str] | None = None) -
     """
     path = Path(path)
     kind = _kind(path)
-    if kind == "safetensors":
-        try:
-            return load_file(str(path))
-        except (SafetensorError, OSError) as error:
-            raise DDError(_unreadable(path, error)) from error
+    if kind in ("safetensors", "index"):
+        return _load_shards(path) if kind == "index" else _load_safetensors(path)
     _refuse_code(path, kind)
     alternatives = [nesting] if isinstance(nesting, str) else list(nesting or [""])
     return _state_dict(path, _torch_load(path, kind), alternatives)
 
 
+def state_dicts(path: Path | str) -> dict[str, dict[str, Tensor]]:
+    """Every flat dict of tensors in a checkpoint by its nesting ("" is the top level), the outermost first.
+
+    What training scripts keep beside it (optimizers, arguments, counts) is passed over. Raises DDError where
+    `load_tensors` does.
+    """
+    path = Path(path)
+    kind = _kind(path)
+    if kind in ("safetensors", "index"):
+        return {"": load_tensors(path)}
+    _refuse_code(path, kind)
+    content, found = _torch_load(path, kind), {}
+    waiting = [("", content)]
+    while waiting:
+        nesting, inner = waiting.pop(0)
+        if not isinstance(inner, dict) or not inner:
+            continue
+        if all(isinstance(value, Tensor) for value in inner.values()):
+            found[nesting] = {str(name): tensor.detach() for name, tensor in inner.items()}
+        elif nesting.count(".") < MAX_DEPTH - 1:
+            waiting += [(f"{nesting}.{key}".lstrip("."), value) for key, value in inner.items()]
+    if not found:
+        raise DDError(f"{path} holds no state dict, found {_outline(content)}: check the file")
+    return found
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(str(path))
+    except (SafetensorError, OSError) as error:
+        raise DDError(_unreadable(path, error)) from error
+
+
+def _load_shards(index: Path) -> dict[str, Tensor]:
+    """All tensors that a `*.safetensors.index.json` names, from the files beside it."""
+    try:
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = sorted(set(names.values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DDError(f"{index} is no index of shards: expected JSON with a weight_map of names to files") from None
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        if Path(file).name != file:
+            raise DDError(f"{index} names a file in another folder ({file}): expected the shards beside it")
+        tensors |= _load_safetensors(index.with_name(file)) if _kind(index.with_name(file)) == "safetensors" else {}
+    if missing := [name for name in names if name not in tensors]:
+        raise DDError(f"{index}: {missing[0]} is in none of its {len(files)} files: fetch them again")
+    return {name: tensors[name] for name in names}
+
+
 def _kind(path: Path) -> str:
-    """safetensors, zip or pickle, from the first bytes; anything else is refused with what it looks like."""
+    """safetensors, index, zip or pickle, from the first bytes; anything else is refused with what it looks like."""
     if not path.is_file():
         what = "it is a folder" if path.is_dir() else "there is no such file"
         raise DDError(f"expected a checkpoint at {path}, but {what}: check the path")
@@ -109,6 +172,8 @@ def _kind(path: Path) -> str:
         head = file.read(64)
     if head[:4] == b"PK\x03\x04":
         return "zip"
+    if path.name.endswith(".index.json"):
+        return "index"
     if head[8:9] == b"{":  # before the pickle test: a header of 128 bytes, say, makes its first byte 0x80 too
         return "safetensors"
     if head[:1] == b"\x80":
@@ -134,7 +199,7 @@ def _unreadable(path: Path, error: Exception) -> str:
 
 def _torch_load(path: Path, kind: str) -> Any:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_INERT):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=kind == "zip")
     except Exception as error:  # every way in which a damaged file can fail; nothing of it has been executed
         raise DDError(_unreadable(path, error)) from error

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from dd.checkpoints import hub, zoo
-from dd.checkpoints.safe import load_tensors, save_tensors
+from dd.checkpoints.safe import load_tensors, save_tensors, state_dicts
 from dd.config import Family
 from dd.errors import DDError
 from dd.models.base import Teacher
-from dd.models.registry import build_student, build_teacher, build_tokenizer, family
+from dd.models.registry import build_student, build_teacher, build_tokenizer, family, make_config
 from dd.system.files import sha256_file, write_text
 
 logger = logging.getLogger(__name__)
@@ -31,8 +31,9 @@ IGNORED = {"freqs_cis": "LlamaGen's table of rotations, recomputed from the size
 DERIVED = ("lvl_1L", "attn_bias_for_masking", "zero_k_bias", "ema_vocab_hit_SV", "codebook_used")
 # In teacher.json of a rehearsal: where the weights are from, and the name of captions' states without an encoder.
 RANDOM_BLOCKS, RANDOM_STATES = "random blocks", "random"
+IMPORT = "other sizes or classes: dd-cli zoo import NAME --family FAMILY --weights FILE"
 # Prefixes that wrappers (DistributedDataParallel, torch.compile) put before every key.
-WRAPPERS = ("module.", "_orig_mod.")
+WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.")
 
 
 # ------------------------------------------------------------------------------------------------------- strict loading
@@ -43,13 +44,12 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def clean(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def clean(tensors: Mapping[str, Tensor], keep_ignored: bool = False) -> dict[str, Tensor]:
     """Without wrappers' prefixes and without the keys of `IGNORED`."""
     result = dict(tensors)
-    for prefix in WRAPPERS:
-        if result and all(name.startswith(prefix) for name in result):
-            result = {name.removeprefix(prefix): tensor for name, tensor in result.items()}
-    return {name: tensor for name, tensor in result.items() if name not in IGNORED}
+    while result and (prefix := next((p for p in WRAPPERS if all(n.startswith(p) for n in result)), None)):
+        result = {name.removeprefix(prefix): tensor for name, tensor in result.items()}
+    return {name: tensor for name, tensor in result.items() if keep_ignored or name not in IGNORED}
 
 
 def differences(expected: Shapes, found: Shapes, most: int = 2) -> list[str]:
@@ -77,7 +77,7 @@ def refuse_misfit(expected: Shapes, found: Shapes, path: Path, name: str) -> Non
     if not (wrong := differences(expected, found)):
         return
     fitting = [n for n in fitting_entries(found) if n != name]
-    hint = f"it fits the entry {' or '.join(fitting)}" if fitting else "it fits no entry of the zoo"
+    hint = f"it fits the entry {' or '.join(fitting)}" if fitting else f"it fits no entry of the zoo; {IMPORT}"
     raise DDError(f"{path} does not fit '{name}' ({'; '.join(wrong)}): {hint}")
 
 
@@ -109,6 +109,14 @@ def entry_shapes(name: str) -> Shapes:
     return _shapes(entry.kind, entry.family, json.dumps(codes), json.dumps(entry.config))
 
 
+def network_shapes(kind: str, family_name: str, config: Mapping[str, Any]) -> Shapes:
+    """Names and shapes of a transformer (kind "teacher") or a tokenizer, built without memory. Raises DDError."""
+    record = family(family_name)
+    part = record.tokenizer if kind == "tokenizer" else record.transformer
+    with torch.device("meta"):
+        return shapes_of(part.network(make_config(part.config, config)).state_dict())
+
+
 @cache
 def _shapes(kind: str, family: str, codes: str, config: str) -> Shapes:
     sizes = json.loads(config)
@@ -127,13 +135,19 @@ def tokenizer_config(teacher: zoo.Entry) -> dict[str, Any]:
     return {**(zoo.entry(teacher.tokenizer, "tokenizer").config or {}), **teacher.tokenizer_config}
 
 
-def read_weights(entry: zoo.Entry, path: Path) -> dict[str, Tensor]:
-    """The tensors of an entry's file; a file nested otherwise is named with the entry that would fit."""
+def read_weights(entry: zoo.Entry, path: Path, nesting: str | None = None) -> dict[str, Tensor]:
+    """The tensors of an entry's file, at `nesting` or where a state dict that fits lies, averaged weights first.
+
+    A file of another network is named with the entry that would fit.
+    """
     try:
         files = zoo.shards(entry.file, path) or [path]
-        tensors = {name: t for file in files for name, t in load_tensors(file, entry.nesting).items()}
+        places = entry.nesting if nesting is None else nesting
+        tensors = {name: t for file in files for name, t in load_tensors(file, places).items()}
         return _own_part(entry, clean(tensors))
     except DDError as error:
+        if nesting is None and (nested := _nested(entry, path)):
+            return nested
         for other in dict.fromkeys(e.nesting for e in zoo.entries().values() if e.nesting != entry.nesting):
             try:
                 found = shapes_of(clean(load_tensors(path, other)))
@@ -143,6 +157,21 @@ def read_weights(entry: zoo.Entry, path: Path) -> dict[str, Tensor]:
                 message = str(error).split(": name the entry")[0]
                 raise DDError(f"{message}: it fits the entry {' or '.join(names)}, not '{entry.name}'") from None
         raise
+
+
+def _nested(entry: zoo.Entry, path: Path) -> dict[str, Tensor]:
+    """The state dict of a training checkpoint that fits an entry; empty if there is none."""
+    try:
+        inside = state_dicts(path)
+    except DDError:
+        return {}
+    wanted = entry_shapes(entry.name)
+    for place in sorted(inside, key=lambda one: "ema" not in one.lower()):
+        found = _own_part(entry, clean(inside[place]))
+        if wanted and not differences(wanted, shapes_of(found)):
+            logger.info("%s: the weights of '%s' lie at %s", path.name, entry.name, place or "the top level")
+            return found
+    return {}
 
 
 def _own_part(entry: zoo.Entry, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -200,10 +229,13 @@ def read_info(path: Path | str) -> TeacherInfo:
         raise DDError(f"{file} is damaged or of another version ({error}): run its stage 'teacher' again") from None
 
 
-def materialise(name: str, target: Path, own: str | None = None, random_blocks: int = 0) -> TeacherInfo:
+def materialise(
+    name: str, target: Path, own: str | None = None, random_blocks: int = 0, nesting: str | None = None
+) -> TeacherInfo:
     """Write tokenizer.safetensors, transformer.safetensors and teacher.json of a zoo's teacher into `target`.
 
-    own: a file or folder of the user's that wins over the zoo's copies (`dd.checkpoints.zoo.weights_path`).
+    own: a file or folder of the user's that wins over the zoo's copies (`dd.checkpoints.zoo.weights_path`); nesting:
+    where the transformer lies in it.
     random_blocks: above 0, a rehearsal's teacher of so many blocks instead (`materialise_random`).
     Everything is checked against the entry's sizes before a byte is written.
     """
@@ -213,7 +245,8 @@ def materialise(name: str, target: Path, own: str | None = None, random_blocks: 
     codes = tokenizer_config(entry)
     parts = {"tokenizer": zoo.entry(entry.tokenizer or "", "tokenizer"), "transformer": entry}
     paths = {role: zoo.weights_path(part, own, role) for role, part in parts.items()}
-    tensors = {role: read_weights(parts[role], path) for role, path in paths.items()}
+    where = {"transformer": nesting}
+    tensors = {role: read_weights(parts[role], path, where.get(role)) for role, path in paths.items()}
     for role, part in parts.items():
         refuse_misfit(entry_shapes(part.name), shapes_of(tensors[role]), paths[role], part.name)
     origin = {role: _origin(parts[role], path, own) for role, path in paths.items()}

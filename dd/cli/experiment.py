@@ -38,13 +38,14 @@ def add(
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="Cut down: full width, two random blocks, minutes on any machine.")
     ] = False,
+    teacher: Annotated[str | None, typer.Option(help="Another teacher, such as one of 'dd-cli zoo import'.")] = None,
 ) -> None:
     """Copy a preset into params.yaml, comments kept, then say what is missing and how to run it."""
     from dd.config import load_experiment, project_root
     from dd.presets import add_experiment
     from dd.presets.needs import missing
 
-    added = add_experiment(project_root() / "params.yaml", preset, name, rehearse)
+    added = add_experiment(project_root() / "params.yaml", preset, name, rehearse, teacher)
     typer.echo(f"added '{added}' to params.yaml; run it with: dvc repro evaluate@{added}")
     lacking = missing(load_experiment(added), project_root())
     if lacking:

@@ -1,10 +1,13 @@
-"""`dd-cli zoo list | fetch | verify | show`: named teachers, students and their files."""
+"""`dd-cli zoo list | fetch | verify | show | import`: named teachers, students and their files."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from dd.errors import DDError
 
 app = typer.Typer(help="Teachers, students and their files: shipped here or on the hub.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="An entry of 'dd-cli zoo list'.")]
@@ -79,6 +82,66 @@ def fetch(
     for name in wanted:
         for path in zoo.fetch(name):
             typer.echo(str(path))
+
+
+@app.command("import")
+def import_checkpoint(
+    name: Annotated[str, typer.Argument(help="What the entry is to be called.")],
+    family: Annotated[str, typer.Option(help="Whose training script wrote it: a family of docs/official-models.md.")],
+    weights: Annotated[Path, typer.Option(help="The transformer: .pth, .pt, .safetensors or an index of its shards.")],
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="The tokenizer. [default: in the same file, else the official one]")
+    ] = None,
+    nesting: Annotated[
+        str | None, typer.Option(help="Where the transformer lies: model, trainer.var_wo_ddp. [default: found]")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="How many, or a file with their names, one a line. [default: numbers]")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="What no tensor tells: n_head=12, block_size=576. Repeat.")
+    ] = None,
+    text_encoder: Annotated[str, typer.Option(help="Of a text-to-image teacher.")] = "google/flan-t5-xl",
+    licence: Annotated[str, typer.Option(help="Of the weights.")] = "not stated",
+) -> None:
+    """Enter a checkpoint of your own training into the zoo, as VAR's and LlamaGen's training scripts leave it."""
+    from dd.checkpoints import imports
+
+    for line in imports.import_teacher(
+        name,
+        family,
+        weights.expanduser(),
+        tokenizer.expanduser() if tokenizer else None,
+        nesting,
+        parse_classes(classes),
+        dict(map(parse_setting, settings or [])),
+        licence,
+        text_encoder,
+    ):
+        typer.echo(line)
+    typer.echo(f"an experiment with it: dd-cli experiment add PRESET --as NAME --teacher {name}")
+
+
+def parse_classes(text: str | None) -> tuple[str, ...] | None:
+    """`10` or a file of names. Raises DDError."""
+    if text is None:
+        return None
+    if text.isdigit():
+        return tuple(map(str, range(int(text))))
+    try:
+        return tuple(line.strip() for line in Path(text).read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DDError(f"--classes: expected a number, or a file with one name a line, got '{text}' ({error})") from None
+
+
+def parse_setting(text: str) -> tuple[str, object]:
+    """`block_size=576`, `patch_nums=1,2,3`. Raises DDError."""
+    key, _, value = text.partition("=")
+    try:
+        numbers = [int(part) for part in value.split(",")]
+    except ValueError:
+        raise DDError(f"--set: expected KEY=NUMBER or KEY=NUMBER,NUMBER,..., got '{text}'") from None
+    return key, numbers if "," in value else numbers[0]
 
 
 @app.command()

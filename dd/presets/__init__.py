@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from dd.checkpoints import zoo
 from dd.config import validate
 from dd.errors import DDError
 from dd.presets.rehearsal import rehearsal
@@ -41,16 +42,24 @@ def describe(name: str) -> str:
     return first.removeprefix("# ") if first.startswith("#") else ""
 
 
-def add_experiment(params: Path, preset: str, name: str | None = None, rehearse: bool = False) -> str:
+def add_experiment(
+    params: Path, preset: str, name: str | None = None, rehearse: bool = False, teacher: str | None = None
+) -> str:
     """Copy a preset into params.yaml, under its own or another name; returns that name.
 
-    rehearse: cut down to what runs anywhere in minutes (`dd.presets.rehearsal`), as NAME-rehearsal.
+    teacher: an entry of the zoo that takes the place of the preset's. rehearse: cut down to what runs anywhere in
+    minutes (`dd.presets.rehearsal`), as NAME-rehearsal.
     Raises DDError if the name is taken or the file is not a params.yaml; the file is then as it was.
     """
     name = name or (f"{preset}-rehearsal" if rehearse else preset)
     if fault := name_fault(name):
         raise DDError(f"experiment name: {fault}; got {name!r}")
     added = re.sub(rf"^{re.escape(preset)}:", f"{name}:", preset_text(preset), flags=re.M)
+    if teacher is not None:
+        added = re.sub(r"(?m)^(  teacher:[^\n]*\n(?:    [^\n]*\n)*?    name: )\S+", rf"\g<1>{teacher}", added, count=1)
+        if yaml.safe_load(added)[name]["teacher"]["name"] != zoo.entry(teacher, "teacher").name:
+            raise DDError(f"preset {preset}: cannot find where its teacher is named; write the experiment by hand")
+        _refuse_other_family(preset, yaml.safe_load(added)[name]["family"], teacher)
     if rehearse:
         cut = rehearsal(yaml.safe_load(added)[name])
         note = f"# A rehearsal of the preset {preset}: full width, random weights, numbers that mean nothing.\n"
@@ -70,6 +79,13 @@ def add_experiment(params: Path, preset: str, name: str | None = None, rehearse:
         )
     write_text(params, merged)
     return name
+
+
+def _refuse_other_family(preset: str, family: str, teacher: str) -> None:
+    if (found := zoo.entry(teacher, "teacher").family) != family:
+        raise DDError(
+            f"preset {preset} is of family {family}, teacher '{teacher}' of family {found}: choose another preset"
+        )
 
 
 def insert(text: str, added: str, path: Path) -> str:

@@ -3,7 +3,8 @@
 from typing import Any
 
 from dd.models.base import Tokenizer
-from dd.models.family import Family, Part
+from dd.models.family import Family, Part, Reader
+from dd.models.llamagen import sizes
 from dd.models.llamagen.student import DDGPTConfig, DDLlamaGen
 from dd.models.llamagen.teacher import GPT, LlamaGenTeacher
 from dd.models.llamagen.tokenizer import VQConfig, VQTokenizer
@@ -26,4 +27,5 @@ FAMILY = Family(
     second_step=80 / 256,
     unit_codes=True,
     transformer_sizes=_sizes,
+    read=Reader(sizes.transformer, sizes.tokenizer),
 )

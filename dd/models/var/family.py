@@ -3,7 +3,8 @@
 from typing import Any
 
 from dd.models.base import Tokenizer
-from dd.models.family import Family, Part
+from dd.models.family import Family, Part, Reader
+from dd.models.var import sizes
 from dd.models.var.student import DDVAR, DDVARConfig
 from dd.models.var.teacher import VAR, VARTeacher
 from dd.models.var.tokenizer import MultiScaleConfig, MultiScaleTokenizer
@@ -31,4 +32,5 @@ FAMILY = Family(
     from_tokenizer=_from_tokenizer,
     second_step=0.5,
     transformer_sizes=_sizes,
+    read=Reader(sizes.transformer, sizes.tokenizer),
 )
