@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -213,22 +212,36 @@ def data_set(root: Path) -> Iterator[Finding]:
 
 
 def accelerator(_: Path) -> Iterator[Finding]:
-    """GPU, cores and memory."""
-    try:
-        found = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        found = ""
+    """The cards, whether torch computes on them and computes right, and which driver its build wants; cores."""
+    from dd.system.device import driver_version, nvidia_smi
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding(
-        "accelerator", "ok" if found else "note", found or "none", "" if found else "the shipped experiments need none"
-    )
     yield Finding("cores", "ok", str(cores))
+    cards = nvidia_smi("name,memory.total")
+    if not cards:
+        yield Finding("accelerator", "note", "none", "the shipped experiments need none")
+        return
+    yield Finding("accelerator", "ok", "; ".join(cards))
+    yield from _driver(driver_version() or "?")
+
+
+def _driver(driver: str) -> Iterator[Finding]:
+    """What this torch wants of the driver, and what it computes with it."""
+    import torch
+
+    from dd.bench.operations import operations
+    from dd.system.device import cuda_problem, oldest_driver
+
+    build = torch.version.cuda
+    wants = f", built for CUDA {build}: wants driver {oldest_driver(build) or '?'} or later" if build else ""
+    problem = cuda_problem()
+    yield Finding(
+        "driver", "missing" if problem else "ok", f"{driver}; torch {torch.__version__}{wants}", problem or ""
+    )
+    if problem:
+        return
+    for one in operations("cuda"):
+        yield Finding(one.name, "missing" if one.problem else "ok", one.found, one.problem or "")
 
 
 CHECKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (

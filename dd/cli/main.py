@@ -15,7 +15,21 @@ from dd.bench import map_accuracy as bench_map
 from dd.bench import sampling as bench_sampling
 from dd.bench import shards as bench_shards
 from dd.bench import training as bench_training
-from dd.cli import dataset, doctor, experiment, export_npz, images, publish, report, run, sample, select, shards, zoo
+from dd.cli import (
+    dataset,
+    doctor,
+    experiment,
+    export_npz,
+    images,
+    publish,
+    reference,
+    report,
+    run,
+    sample,
+    select,
+    shards,
+    zoo,
+)
 from dd.errors import DDError
 from dd.system.files import explained
 
@@ -81,6 +95,7 @@ run.register(app)
 images.register(app)
 app.add_typer(experiment.app, name="experiment")
 app.add_typer(zoo.app, name="zoo")
+app.add_typer(reference.app, name="reference")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(shards.app, name="shards")
 app.command("export-npz")(export_npz.export_npz)

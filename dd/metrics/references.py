@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,10 +15,13 @@ from torch import Tensor
 
 from dd.checkpoints.safe import load_tensors, read_metadata, save_tensors, sha256_file
 from dd.errors import DDError
+from dd.metrics.extractors import open_extractor
 from dd.metrics.features import Extractor
-from dd.metrics.images import RgbBatches, load_npz
+from dd.metrics.images import RgbBatches, image_files, load_npz, read_images
 from dd.metrics.moments import ClassSpread, Gaussian, Moments
-from dd.metrics.protocols import Protocol
+from dd.metrics.protocols import Protocol, protocol
+from dd.system.device import DeviceName, choose_device
+from dd.system.progress import progress
 
 log = logging.getLogger(__name__)
 KIND = "dd-reference"
@@ -100,6 +104,31 @@ def build_reference(
     }
     save_tensors(path, tensors, metadata)
     return _from_tensors(path, tensors, metadata)
+
+
+def reference_of_folder(
+    path: Path, name: str, folder: Path, source: str, weights: Path | None = None, device: str = "auto"
+) -> Reference:
+    """The reference of protocol `name` from a folder of images, whose folders are classes (one class without any).
+
+    The images are taken in an order that mixes the classes. Raises DDError before the first one for a bad protocol, a
+    network that is not there, images of several sizes, or a file that cannot be written.
+    """
+    if path.suffix != ".safetensors":
+        raise DDError(f"expected a reference that ends in .safetensors, got {path}: name it so")
+    chosen, files = protocol(name), image_files(folder)
+    if device not in ("auto", "cpu", "cuda"):
+        raise DDError(f"device: expected auto, cpu or cuda, got {device}")
+    place = choose_device(cast(DeviceName, device), "reference build")
+    extractor = open_extractor(chosen.extractor, chosen.extractor_path(weights), place)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise DDError(f"no permission to write {path}: make {path.parent} writable or choose another folder")
+    classes = {parent: number for number, parent in enumerate(sorted({file.parent for file in files}))}
+    files = [files[i] for i in np.random.default_rng(0).permutation(len(files))]
+    labels = torch.tensor([classes[file.parent] for file in files])
+    batches = progress(read_images(files), unit="batches", label="reference")
+    return build_reference(path, name, extractor, batches, labels, source)
 
 
 def load_reference(path: Path, protocol: Protocol, extractor: Extractor) -> Reference:

@@ -166,20 +166,26 @@ def _disk(experiment: Experiment, root: Path) -> list[Need]:
 
 
 def disk_bytes(experiment: Experiment) -> int:
-    """Bytes that the stages and DVC's cache hold when all is done, checkpoints while training included.
+    """Bytes that the stages and DVC's cache hold when all is done, checkpoints while training included."""
+    return sum(disk_parts(experiment).values())
 
-    From the sizes of the networks (float32): the teacher twice (DVC's cache may copy), the student four times (with its
-    average and its optimizer: a checkpoint; while a new one is written, two), the student and the baseline twice;
-    states of captions, should each pair have its own.
+
+def disk_parts(experiment: Experiment) -> dict[str, int]:
+    """The same, stage by stage, from the sizes of the networks in float32.
+
+    The teacher twice (DVC's cache may copy); shards twice, and the states of captions, should each pair have its own;
+    a checkpoint (student, average, two moments) twice while a new one is written, student and baseline twice.
     """
     from dd.presets.sizes import sizes
 
     size = sizes(experiment)
     teacher, student = 4 * size.teacher_parameters, 4 * size.student_parameters
     if experiment.distill is None:
-        return 2 * (teacher + student)
+        return {"teacher": 2 * teacher, "distill": 2 * student}
     assert experiment.trajectories is not None
     pairs = experiment.trajectories.pairs + experiment.trajectories.held_out
-    shards = pairs * size.tokens * RAW_WORDS
-    captions = pairs * size.caption_bytes
-    return 2 * teacher + 2 * 4 * student + 2 * 2 * student + 2 * shards + captions
+    return {
+        "teacher": 2 * teacher,
+        "trajectories": 2 * pairs * size.tokens * RAW_WORDS + pairs * size.caption_bytes,
+        "distill": 2 * 4 * student + 2 * 2 * student,
+    }

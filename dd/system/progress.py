@@ -30,6 +30,18 @@ logger = logging.getLogger(__name__)
 
 LOG_EVERY = 30.0  # seconds between log lines where there is no terminal
 FILE_EVERY = 0.5  # seconds between two writes of the progress file
+RATES_AFTER = 60.0  # seconds of work before a rate is worth keeping, and between two records of it
+
+_rates: tuple[Path, dict[str, Any]] | None = None
+
+
+def keep_rates(folder: Path, **about: Any) -> None:
+    """From here on, loops of this process leave their rate in `folder`/<first word of the label>.json, with `about`.
+
+    What `dd-cli plan` corrects its estimates by, from a stage's first minute on.
+    """
+    global _rates
+    _rates = (folder, about)
 
 
 class Progress(Generic[T]):
@@ -38,7 +50,7 @@ class Progress(Generic[T]):
     def __init__(self, items: Iterable[T] | None, total: int | None, unit: str, label: str, done: int) -> None:
         self.items, self.total, self.unit, self.label = items, total, unit, label
         self.step = self.first = done
-        self.started = self.logged = time.monotonic()
+        self.started = self.logged = self.rated = time.monotonic()
         self.written = float("-inf")
         self.path = Path(name) if (name := os.environ.get("DD_PROGRESS_FILE")) else None
         self.bar: Any = None
@@ -65,6 +77,22 @@ class Progress(Generic[T]):
             logger.info("%s", self._line(shown))
         if now - self.written >= FILE_EVERY:
             self._write()
+        if now - self.rated >= RATES_AFTER:
+            self.rated = now
+            self._keep_rate()
+
+    def _keep_rate(self) -> None:
+        if _rates is None or self.rate is None or not self.label:
+            return
+        folder, about = _rates
+        state = {"unit": self.unit, "rate": self.rate, "seconds": time.monotonic() - self.started, **about}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            part = folder / f".{self.label.split()[0]}.{os.getpid()}.part"
+            part.write_text(json.dumps(state) + "\n")
+            os.replace(part, folder / f"{self.label.split()[0]}.json")
+        except OSError as error:  # a plan is a courtesy, too
+            logger.warning("cannot keep the rate in %s: %s", folder, error)
 
     def close(self) -> None:
         """Write the last state and leave the bar as it is."""

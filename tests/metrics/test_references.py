@@ -14,7 +14,7 @@ from dd.metrics.extractors import ClassifierExtractor, TorchScriptExtractor, ope
 from dd.metrics.features import MissingWeights
 from dd.metrics.images import RgbBatches, image_files, load_npz, read_images, to_uint8, write_npz, write_pngs
 from dd.metrics.protocols import protocol
-from dd.metrics.references import Reference, load_reference
+from dd.metrics.references import Reference, load_reference, reference_of_folder
 from tests.helpers.toy_metrics import CLASSES, SIZE, TOY, N, pictures
 
 pytestmark = pytest.mark.usefixtures("few_subsets")
@@ -234,3 +234,27 @@ def test_metric_names_never_mix():
     }
     with pytest.raises(DDError, match=r"no protocol 'fid': expected adm, dd or fd-<dataset>"):
         protocol("fid")
+
+
+def test_a_reference_of_a_folder_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What the command writes is read by the evaluation of its protocol, with the classes of the folders in it."""
+    monkeypatch.setenv("DD_ROOT", str(tmp_path))
+    weights = tmp_path / "zoo" / "toy" / "extractor.safetensors"
+    SmallClassifier(ClassifierConfig(3, 4, (4, 5), (0, 0))).save(weights)
+    for label in ("cats", "dogs"):
+        images = torch.randint(0, 255, (6, 3, 4, 4), dtype=torch.uint8)
+        write_pngs(tmp_path / "real" / label, images)
+    out = tmp_path / "references" / "mine.safetensors"
+    made = reference_of_folder(out, "fd-toy", tmp_path / "real", "a test")
+    assert (made.gaussian.count, made.classes) == (12, 2)
+    assert len(set(made.labels[:6].tolist())) == 2, "the classes come one after the other"
+    read = load_reference(out, protocol("fd-toy"), ClassifierExtractor(weights))
+    assert np.allclose(read.gaussian.mean, made.gaussian.mean)
+    with pytest.raises(DDError, match=r"expected a reference that ends in \.safetensors, got .*x\.pth"):
+        reference_of_folder(tmp_path / "x.pth", "fd-toy", tmp_path / "real", "a test")
+    with pytest.raises(DDError, match=r"expected at least 2 images in .*none, found 0"):
+        reference_of_folder(out, "fd-toy", tmp_path / "none", "a test")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(MissingWeights, match="dd-cli zoo fetch inception"):
+        reference_of_folder(out, "dd", tmp_path / "real", "a test")
+    assert load_reference(out, protocol("fd-toy"), ClassifierExtractor(weights)).sha256 == made.sha256
