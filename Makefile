@@ -38,6 +38,7 @@ repository: # a downloaded archive is none
 	git rev-parse --git-dir >/dev/null 2>&1 || { echo "error: expected a git repository, found none (DVC needs one): \`git init\`, then \`git add --all && git commit --message start\`" >&2; exit 2; }
 
 demo: repository $(VENV)/.run ## distil the first experiment, show its table
+	dd-cli bench demo $(FIRST) || true
 	started=$$(date +%s); \
 	dvc repro evaluate@$(FIRST) && dvc repro --single-item report && dd-cli report $(FIRST) && \
 	echo && echo "samples   results/$(FIRST)/samples.png" && echo "report    report/report.html" && \

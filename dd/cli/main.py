@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from dd import __version__
+from dd.bench import demo as bench_demo
 from dd.bench import evaluation as bench_evaluation
 from dd.bench import map_accuracy as bench_map
 from dd.bench import sampling as bench_sampling
@@ -87,6 +88,7 @@ bench.command()(bench_shards.shards)
 bench.command()(bench_sampling.sampling)
 bench.command()(bench_training.training)
 bench.command()(bench_evaluation.evaluation)
+bench.command()(bench_demo.demo)
 
 app.command()(sample.sample)
 app.command()(select.select)
