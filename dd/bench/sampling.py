@@ -220,15 +220,13 @@ def conditions(teacher: Teacher, batch: int) -> Condition:
     """Classes, or for a text-to-image teacher random caption states or text ids (their encoder is not timed)."""
     import torch
 
-    from dd.text.conditions import Captions
+    from dd.text.conditions import example_captions
 
     device = teacher.codebook.device
     sizes: Any = teacher.get_submodule("transformer").config
     if getattr(sizes, "model_type", "c2i") == "c2i":
         return torch.arange(batch, device=device) % sizes.num_classes
-    shape, ids = (batch, sizes.cls_token_num, sizes.caption_dim), getattr(sizes, "text_vocab", 0)
-    states = torch.randint(ids, shape, device=device) if ids else torch.randn(shape, device=device)
-    return Captions(states, torch.ones(batch, sizes.cls_token_num, dtype=torch.bool, device=device))
+    return example_captions(sizes, batch, device)
 
 
 def draw_images(teacher: Teacher, condition: Condition, filters: Filters, seed: int) -> torch.Tensor:

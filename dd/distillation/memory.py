@@ -25,7 +25,7 @@ from dd.distillation.losses import cross_entropy
 from dd.errors import DDError
 from dd.models.base import Student, Teacher, Tokenizer
 from dd.models.registry import build_student, build_teacher, student_config
-from dd.text.conditions import Captions
+from dd.text.conditions import example_captions
 
 # Of the memory that a device has; the rest is for its allocator's gaps, the libraries and what the estimate leaves out.
 USABLE = 0.75
@@ -141,8 +141,7 @@ def _condition(student: Student, rows: int) -> Any:
     config: Any = student.config
     if getattr(config, "model_type", "c2i") == "c2i":
         return torch.zeros(rows, dtype=torch.int64)
-    length, width = config.cls_token_num, config.caption_dim
-    return Captions(torch.zeros(rows, length, width), torch.ones(rows, length, dtype=torch.bool))
+    return example_captions(config, rows)
 
 
 def _activations(student: Student, width: int, checkpointed: bool) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,3 +42,10 @@ def left_pad(states: Tensor, mask: Tensor) -> Captions:
     moved = mask.bool().gather(1, order)
     rows = states.gather(1, order[..., None].expand_as(states))
     return Captions(rows * moved[..., None], moved)
+
+
+def example_captions(sizes: Any, rows: int, device: torch.device | str = "cpu") -> Captions:
+    """Random captions of full length, for timing and for counting memory. sizes: a transformer's configuration."""
+    shape, ids = (rows, sizes.cls_token_num, sizes.caption_dim), getattr(sizes, "text_vocab", 0)
+    states = torch.randint(ids, shape, device=device) if ids else torch.randn(shape, device=device)
+    return Captions(states, torch.ones(shape[:2], dtype=torch.bool, device=device))
