@@ -34,7 +34,7 @@ def memory_of(name: str, **changes):
 
 
 def test_the_presets_of_the_paper_are_all_here():
-    assert PAPER == ["llamagen-b", "llamagen-l", "llamagen-t2i", "var-d16", "var-d20", "var-d24"]
+    assert PAPER == ["janus-pro-1b", "llamagen-b", "llamagen-l", "llamagen-t2i", "var-d16", "var-d20", "var-d24"]
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dd.distillation.memory import checkpoint_blocks
 from dd.errors import DDError
 from dd.models.base import Filters
 from dd.models.janus.student import JanusStudent, JanusStudentConfig
@@ -190,3 +191,16 @@ def test_refusals(teacher):
     teacher.advance(state, torch.zeros(3, 1, dtype=torch.int64))
     with pytest.raises(DDError, match="all 16 tokens are drawn; start a new state for more images"):
         teacher.log_probs(state)
+
+
+def test_blocks_computed_again_give_the_same_gradients(teacher):
+    x = torch.randn(len(LENGTHS), SIDE**2, C, generator=torch.Generator().manual_seed(6))
+    found = []
+    for again in (False, True):
+        student = make_student(teacher, teacher_input=True)
+        if again:
+            checkpoint_blocks(student)
+        student(x, torch.tensor([0, 5, 16]), prompts()).logits.square().mean().backward()
+        found.append(torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None]))
+    torch.testing.assert_close(*found)
+    assert found[0].abs().max() > 0
