@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def sample(
-    experiment: Annotated[str, typer.Argument(help="An experiment of params.yaml, or a student of 'dd-cli zoo list'.")],
+    experiment: Annotated[
+        str,
+        typer.Argument(
+            help="An experiment, a student of 'dd-cli zoo list', an exported folder, or owner/name on the hub."
+        ),
+    ],
     steps: Annotated[
         str, typer.Option(help="Student evaluations (1, 2), groups to start from (0,16), or 'teacher'.")
     ] = "1",
