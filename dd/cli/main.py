@@ -31,6 +31,7 @@ from dd.cli import (
     shards,
     zoo,
 )
+from dd.cli.scale import plan
 from dd.errors import DDError
 from dd.system.files import explained
 
@@ -97,6 +98,7 @@ run.register(app)
 images.register(app)
 app.add_typer(experiment.app, name="experiment")
 app.add_typer(zoo.app, name="zoo")
+app.command()(plan.plan)
 app.add_typer(reference.app, name="reference")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(shards.app, name="shards")

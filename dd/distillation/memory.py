@@ -112,7 +112,7 @@ class _Ones(TorchDispatchMode):
 
 
 @contextmanager
-def _without_data() -> Iterator[None]:
+def without_data() -> Iterator[None]:
     """Tensors made inside have shapes and types but no data. Tables that the models keep are forgotten on both ends."""
     _forget()
     try:
@@ -190,7 +190,7 @@ def step_memory(
 
     The networks of a second phase are not counted.
     """
-    with _without_data():
+    with without_data():
         teacher: Teacher = build_teacher(family, tokenizer, transformer)
         student = build_student(family, student_config(teacher, **asdict(config.student)))
         width = teacher.codebook.shape[1]

@@ -38,9 +38,9 @@ from dd.metrics.classifier import SmallClassifier
 from dd.metrics.perceptual import open_lpips
 from dd.models.base import Filters, Groups, Student, Teacher
 from dd.models.registry import build_student, build_teacher, student_config
-from dd.system.device import choose_device
+from dd.system.device import choose_device, device_name
 from dd.system.files import publish
-from dd.system.progress import progress
+from dd.system.progress import keep_rates, progress
 from dd.text.captions import CaptionStates, open_captions, plan_captions
 from dd.trajectories.plan import MANIFEST
 from dd.trajectories.reader import Rows, Shards, open_shards
@@ -259,6 +259,9 @@ def write_curves(folder: Path, curves: Curves) -> None:
 def distill(name: str, experiment: Experiment, settings: DistillConfig, root: Path) -> str:
     """Train, save and publish. Returns what was done; nothing in processes beside the main one."""
     inputs = check_inputs(name, experiment, settings, root)
+    process = this_process()
+    kept = {"device": device_name(str(process.device)), "processes": process.num_processes}
+    keep_rates(root / "work" / "rates" / name, **kept)
     manifest = root / "data" / name / "trajectories" / MANIFEST
     source = zoo.entry(settings.source, "student").file.sha256 if settings.source else None
     code = [file for file in (root / "data" / name / "code" / "distill.json",) if file.is_file()]

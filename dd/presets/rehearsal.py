@@ -11,6 +11,7 @@ from typing import Any
 
 from dd.metrics.protocols import protocol
 
+LEFT_OUT = ("global_batch", "probe", "source", "initialise")
 BLOCKS, PAIRS, STEPS, IMAGES = 2, 64, 2, 2
 # Captions of a text-to-image preset, where the user's own are not there yet.
 CAPTIONS = {"train": "captions/scenes-train.parquet", "test": "captions/scenes-test.parquet"}
@@ -34,7 +35,10 @@ def rehearsal(experiment: dict[str, Any]) -> dict[str, Any]:
 
 def _distill(settings: dict[str, Any]) -> dict[str, Any]:
     small = {"steps": STEPS, "batch": 2, "warmup": 1, "log_every": 1, "evaluate_every": STEPS, "checkpoint_every": 1}
-    cut = {key: value for key, value in settings.items() if key not in ("global_batch", "probe")} | small
+    cut = {key: value for key, value in settings.items() if key not in LEFT_OUT} | small
+    losses = settings.get("losses", {})
+    if "soft" in losses:  # what it learns from is a released student of another depth
+        cut["losses"] = {**losses, "soft": 0.0, "cross_entropy": 1.0}
     cut["baseline"] = {**settings.get("baseline", {}), "steps": 1}
     if settings.get("second", {}).get("steps"):
         cut["second"] = {**settings["second"], "steps": STEPS, "warmup": 1}

@@ -60,6 +60,13 @@ def cuda_problem() -> str | None:
     return f"driver {driver} answers, torch {torch.__version__} (CUDA {build}) finds no card: see 'dd-cli doctor'"
 
 
+def device_name(device: str) -> str:
+    """The card's name, or CPU: what a measured rate is recorded with."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") and torch.cuda.is_available() else "CPU"
+
+
 def oldest_driver(build: str | None) -> str | None:
     """The oldest driver for a CUDA build such as "12.8"; None if unknown."""
     return OLDEST_DRIVER.get((build or "").split(".")[0])

@@ -23,10 +23,10 @@ from dd.checkpoints.teachers import TeacherInfo, read_info
 from dd.errors import DDError
 from dd.flow.grid import Solver
 from dd.models.base import Filters
-from dd.system.device import choose_device
+from dd.system.device import choose_device, device_name
 from dd.system.files import publish
 from dd.system.machine import one_thread
-from dd.system.progress import Progress, progress
+from dd.system.progress import Progress, keep_rates, progress
 from dd.text.captions import plan_captions
 from dd.trajectories.plan import MANIFEST, Manifest, ShardPlan, finish, finished
 from dd.trajectories.reader import open_shards
@@ -184,6 +184,7 @@ def main(
         todo = [n for n, shard in enumerate(plan.shards) if finished(folder, shard) is None]
         wait()  # everyone has looked before anyone writes: the parts do not overlap
         mine = todo[engine.rank :: engine.world]
+        keep_rates(root / "work" / "rates" / name, device=device_name(device), processes=engine.world)
         bar: Progress[int]
         with progress(len(mine), unit="shards", label=f"trajectories {name}") as bar:
             for _ in engine.run(job, mine):

@@ -1,0 +1,1 @@
+"""Commands for runs at paper scale."""
