@@ -3,7 +3,7 @@
 Trains the student on the experiment's trajectories (and the set predictor behind the baselines), or fetches a
 released student. Work goes on in work/<fingerprint>/ after a kill, and is published as a whole. Several processes:
 
-    accelerate launch --num_processes 2 -m stages.distill EXPERIMENT      they share `global_batch` (else `batch`) pairs
+    DD_LAUNCH=2 dvc repro distill@EXPERIMENT      they share `global_batch` (else `batch`) pairs (dd/system/launch.py)
 """
 
 from __future__ import annotations
@@ -12,4 +12,4 @@ from dd.distillation.stage import main
 from dd.system.entry import run_stage, stage_parser
 
 if __name__ == "__main__":
-    run_stage(lambda arguments: main(arguments.name), stage_parser(__doc__))
+    run_stage(lambda arguments: main(arguments.name), stage_parser(__doc__), several=True)

@@ -4,7 +4,7 @@ The (noise, tokens) pairs of an experiment, shard by shard in work/<fingerprint>
 shard is there. A killed run goes on where it stopped. The same bytes come from every way to run it:
 
     python -m stages.trajectories NAME                                          one thread per core, or the accelerator
-    accelerate launch --num_processes 2 -m stages.trajectories NAME             each process takes every second shard
+    DD_LAUNCH=2 python -m stages.trajectories NAME                              each process takes every second shard
     python -m stages.trajectories NAME --dask-workers 4                         a local Dask cluster
     python -m stages.trajectories NAME --dask tcp://scheduler:8786              any Dask cluster that shares this folder
 """
@@ -20,4 +20,4 @@ if __name__ == "__main__":
     parser.add_argument("--dask-workers", type=int, default=0, help="start a Dask cluster of so many worker processes")
     parser.add_argument("--dask", help="address of a Dask scheduler whose workers see this folder")
     parser.add_argument("--out", help="publish elsewhere: a path, or any URL that fsspec knows")
-    run_stage(start, parser)
+    run_stage(start, parser, several=True)

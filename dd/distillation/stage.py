@@ -40,6 +40,7 @@ from dd.models.base import Filters, Groups, Student, Teacher
 from dd.models.registry import build_student, build_teacher, student_config
 from dd.system.device import choose_device, device_name
 from dd.system.files import publish
+from dd.system.launch import by_hand
 from dd.system.progress import keep_rates, progress
 from dd.text.captions import CaptionStates, open_captions, plan_captions
 from dd.trajectories.plan import MANIFEST
@@ -92,7 +93,7 @@ def check_settings(settings: DistillConfig, groups: Groups) -> None:
     """Raise DDError for settings that this teacher or this installation cannot give."""
     check_timesteps((*settings.timesteps, *settings.baseline.timesteps), len(groups))
     for tracker in settings.trackers:
-        if importlib.util.find_spec(tracker) is None:
+        if tracker != "dvclive" and importlib.util.find_spec(tracker) is None:
             raise DDError(
                 f"distill.trackers: {tracker} is not installed: pip install {tracker}, or leave it out of the list"
             )
@@ -282,7 +283,10 @@ def distill(name: str, experiment: Experiment, settings: DistillConfig, root: Pa
         publish(complete(folder / "out"), root / "models" / name)
     finally:
         lock.release()
-    shutil.rmtree(folder, ignore_errors=True)  # its checkpoints would hide later changes of the code
+    if by_hand():
+        log.info("%s is kept: dvc repro, which removes what it did not make, takes the student from there", folder)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)  # its checkpoints would hide later changes of the code
     accuracy = {k.removeprefix("accuracy/"): round(v[-1][1], 3) for k, v in outcome.curves.items() if "accuracy" in k}
     return f"wrote models/{name}: {outcome.steps} steps, held-out token accuracy {json.dumps(accuracy)}"
 

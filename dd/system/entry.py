@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from dd.errors import DDError, Stopped, TemporaryError
 from dd.system.files import explained
+from dd.system.launch import relaunch
 from dd.system.machine import tune_process
 from dd.system.signals import ignore_warnings
 
@@ -22,18 +23,24 @@ def stage_parser(doc: str | None, what: str = "a key of `experiments` in params.
     return parser
 
 
-def run_stage(work: Callable[[argparse.Namespace], str], parser: argparse.ArgumentParser) -> None:
+def run_stage(
+    work: Callable[[argparse.Namespace], str], parser: argparse.ArgumentParser, several: bool = False
+) -> None:
     """Do a stage's work and log the line it returns, with the time. A DDError ends the process with one line.
+
+    several: the stage shares its work among the processes that $DD_LAUNCH asks for (`dd.system.launch`).
 
     The exit status is 1, or that of a TemporaryError, which tells the caller that another try may succeed, or 143 where
     SIGTERM ended the work after it was saved. SIGUSR1 is a request to save (`dd.system.signals`).
     """
     arguments = parser.parse_args()
-    tune_process()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     ignore_warnings()
     started = time.monotonic()
     try:
+        if several:
+            relaunch(arguments)
+        tune_process()
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
         with explained():
             done = work(arguments)
     except TemporaryError as error:

@@ -25,6 +25,7 @@ from dd.flow.grid import Solver
 from dd.models.base import Filters
 from dd.system.device import choose_device, device_name
 from dd.system.files import publish
+from dd.system.launch import by_hand
 from dd.system.machine import one_thread
 from dd.system.progress import Progress, keep_rates, progress
 from dd.text.captions import plan_captions
@@ -193,17 +194,33 @@ def main(
         if engine.rank:
             return ""
         manifest = finish(folder, plan)
-        deliver(folder, target, manifest)
+        deliver(spare(folder, out), target, manifest)
         evaluations = sum(r.evaluations * r.rows for r in manifest.records) / sum(r.rows for r in manifest.records)
         size = sum(r.bytes for r in manifest.records)
     finally:
         if engine.rank == 0:
             lock.release()
-    shutil.rmtree(folder.parent, ignore_errors=True)
+    tidy(folder.parent, out)
     return (
         f"{name}: {plan.pairs + plan.held_out} pairs, {len(todo)} of {len(plan.shards)} shards new, "
         f"{size / 1e6:.1f} MB, {evaluations:.1f} evaluations per token"
     )
+
+
+def spare(folder: Path, out: str | None) -> Path:
+    """What is delivered: a copy where the stage was started by hand.
+
+    `dvc repro` removes outputs that it did not make, and then takes the shards from the work folder.
+    """
+    if out is None and by_hand():
+        return Path(shutil.copytree(folder, folder.with_name("copy"), dirs_exist_ok=True))
+    return folder
+
+
+def tidy(work: Path, out: str | None) -> None:
+    """Remove the work folder, or leave it for `dvc repro` (`spare`)."""
+    if out is not None or not by_hand():
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def deliver(folder: Path, target: str, manifest: Manifest) -> None:

@@ -47,6 +47,7 @@ def distill(root: Path, command: list[str] | None = None) -> subprocess.Popen[st
 @pytest.mark.parametrize("family", ["llamagen", "var"])
 def test_what_it_writes(tmp_path, monkeypatch, family):
     monkeypatch.setenv("DD_ROOT", str(tmp_path))
+    monkeypatch.setenv("DVC_STAGE", "distill@toy")
     write_project(tmp_path, family, baseline={"steps": 2, "timesteps": (0, 2)}, timesteps=(0, 1))
     done = stage.main("toy")
     assert done.startswith('wrote models/toy: 12 steps, held-out token accuracy {"t0": ')
@@ -158,7 +159,7 @@ def test_a_checkpoint_of_four_processes_goes_on_in_two(tmp_path, monkeypatch):
 
 
 def test_a_batch_that_does_not_divide(project, monkeypatch):
-    write_params(project, batch=4, global_batch=509)
+    write_params(project, batch=64, global_batch=509)
     with pytest.raises(
         DDError, match="global_batch: its 509 pairs in each process divide into parts of 1 only, where a"
     ):
@@ -306,7 +307,7 @@ def test_settings_have_their_own_checkpoints(project, monkeypatch):
 def test_one_process_at_a_time(project):
     experiment = config.load_experiment("toy")
     manifest = project / "data" / "toy" / "trajectories" / "manifest.json"
-    name = config.fingerprint("distill", stage.__version__, "toy", experiment.distill.recipe(), manifest)
+    name = config.fingerprint("distill", stage.__version__, "toy", experiment.distill.recipe(), manifest, None)
     (project / "work" / name).mkdir(parents=True)
     with FileLock(project / "work" / name / "lock"), pytest.raises(DDError, match="another process distills this"):
         stage.main("toy")

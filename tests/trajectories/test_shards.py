@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +53,7 @@ def hashes(folder: Path) -> dict[str, str]:
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     monkeypatch.setenv("DD_ROOT", str(tmp_path))
+    monkeypatch.setenv("DVC_STAGE", "trajectories@toy")
     return make_project(tmp_path)
 
 
@@ -282,6 +284,19 @@ def test_stage_makes_the_pairs_of_its_teacher(project):
     assert torch.equal(batch.tokens, expected.tokens)
     assert not (project / "work" / plan.fingerprint).exists()
     assert run_stage() == "toy: 4 shards were there already"
+
+
+def test_pairs_made_by_hand_are_taken_over_by_dvc(project, monkeypatch):
+    """DVC removes outputs that it did not make before it runs the stage."""
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    run_stage()
+    folder = project / "data" / "toy" / "trajectories"
+    expected = hashes(folder)
+    shutil.rmtree(folder)
+    monkeypatch.setenv("DVC_STAGE", "trajectories@toy")
+    assert run_stage().startswith("toy: 52 pairs, 0 of 4 shards new")
+    assert hashes(folder) == expected
+    assert not list((project / "work").iterdir())
 
 
 def test_threads_and_resumed_runs_write_the_same_bytes(project, tmp_path):
