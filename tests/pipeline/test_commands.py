@@ -59,7 +59,7 @@ def test_pulling_without_a_remote_is_one_line(toy: Toy) -> None:
 def test_what_the_remote_lacks_is_said_before_it_is_computed(toy: Toy, tmp_path: Path) -> None:
     toy.dvc("remote", "add", "-q", "--default", "team", str(tmp_path / "remote"))
     toy.dvc("push", "-q", "trajectories@toy-a")
-    for folder in ("data", "models", ".dvc/cache"):
+    for folder in ("data", "models", "results", ".dvc/cache"):
         subprocess.run(["rm", "-rf", str(toy.root / folder)], check=True)
     output = toy.run("evaluate@toy-a", "--pull")
     said = next(line for line in output.splitlines() if line.startswith("the remote lacks"))
