@@ -18,6 +18,7 @@ from dd.metrics.protocols import Protocol
 from dd.metrics.references import Reference
 
 log = logging.getLogger(__name__)
+FEW = 1000  # images below which a kernel distance may say little
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Sums:
             sfid=sfid,
             caption_accuracy=_share(self.hits, self.seen) if self.read else None,
             missing=missing,
-            notes=self._notes(notes),
+            notes=self._notes(notes, kid),
             features=features,
             labels=labels,
         )
@@ -155,8 +156,11 @@ class Sums:
             return None
         return Estimate(mine.value / real, None if mine.error is None else mine.error / real)
 
-    def _notes(self, notes: list[str]) -> tuple[str, ...]:
+    def _notes(self, notes: list[str], kid: Estimate | None) -> tuple[str, ...]:
         notes = list(notes)
+        if self.count < FEW and kid and kid.error is not None and kid.error > abs(kid.value) / 4:
+            notes.append(f"KID of {self.count} images is known to {kid.error:.2g} only: compare no rows by it")
+            log.warning(notes[-1])
         width = self.extractor.feature_width
         if self.count <= width:
             notes.append(

@@ -12,8 +12,10 @@ from dd.errors import DDError
 from dd.evaluation import measure as evaluate
 from dd.evaluation.folder import clean_fid_of_folder
 from dd.evaluation.measure import Evaluation, open_evaluation
+from dd.metrics import distances
 from dd.metrics.extractors import ClassifierExtractor
 from dd.metrics.images import image_files, load_npz, read_images, write_pngs
+from dd.metrics.moments import Estimate
 from dd.metrics.protocols import protocol
 from dd.metrics.references import Reference
 from tests.helpers.toy_metrics import CLASSES, SIZE, TOY, N, batches, pictures
@@ -129,6 +131,17 @@ def test_few_images_are_warned_about(extractor: ClassifierExtractor, reference: 
     opened = open_evaluation(TOY, 5, tmp_path, extractor=extractor, reference=reference.path)
     measured = opened.measure(batches(*pictures(5)))
     assert measured.notes == ("5 images for 6 features: the covariance is rank-deficient and the distance biased",)
+
+
+def test_a_kid_that_says_little_is_warned_about(
+    extractor: ClassifierExtractor, reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(distances, "kernel", lambda *_: Estimate(0.30, 0.18))
+    opened = open_evaluation(TOY, 9, tmp_path, extractor=extractor, reference=reference.path)
+    expected = "KID of 9 images is known to 0.18 only: compare no rows by it"
+    assert expected in opened.measure(batches(*pictures(9))).notes
+    monkeypatch.setattr(distances, "kernel", lambda *_: Estimate(0.30, 0.01))
+    assert expected not in opened.measure(batches(*pictures(9))).notes
 
 
 def test_npz_with_pickles_is_refused(tmp_path: Path):
