@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 FIRST ?= llamagen-fashion
+# Test processes; each computes on one core.
+WORKERS ?= auto
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -58,7 +60,7 @@ lint: $(VENV)/.test ## formatter, linter, type checker
 	mypy --no-error-summary
 
 test: lint ## lint, then all tests
-	python -m pytest
+	python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 format: $(VENV)/.test ## let the formatter and the linter mend what they can
 	ruff format --quiet $(TOOLS)
