@@ -87,4 +87,4 @@ def test_sigterm(project, stage, at):
     undisturbed = run(project, stage, 0)
     assert undisturbed.returncode == 0, undisturbed.stderr
     assert contents(folder) == first
-    assert not [path for path in (project / "work").iterdir() if path.name not in ("captions", "trackers")]
+    assert not [path for path in (project / "work").iterdir() if path.name not in ("captions", "rates", "trackers")]

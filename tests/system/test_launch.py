@@ -96,7 +96,7 @@ def test_two_processes_through_dvc_repro(project):
     about = json.loads((project / "models/toy/student.json").read_text())
     assert about["provenance"]["processes"] == 2
     made = (project / OUTS[0]).read_bytes()
-    assert not list((project / "work").iterdir())
+    assert not [path for path in (project / "work").iterdir() if path.name != "rates"]
     assert "Data and pipelines are up to date" in run(project, "dvc", "repro")
     assert (project / OUTS[0]).read_bytes() == made
 
@@ -109,4 +109,4 @@ def test_a_student_made_by_hand_is_taken_over_by_dvc(project, caplog):
     by_hand = (project / OUTS[0]).read_bytes()
     assert "distill: continuing from step 6" in run(project, "dvc", "repro")
     assert (project / OUTS[0]).read_bytes() == by_hand
-    assert not list((project / "work").iterdir())
+    assert not [path for path in (project / "work").iterdir() if path.name != "rates"]

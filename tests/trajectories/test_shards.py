@@ -296,7 +296,7 @@ def test_pairs_made_by_hand_are_taken_over_by_dvc(project, monkeypatch):
     monkeypatch.setenv("DVC_STAGE", "trajectories@toy")
     assert run_stage().startswith("toy: 52 pairs, 0 of 4 shards new")
     assert hashes(folder) == expected
-    assert not list((project / "work").iterdir())
+    assert not [path for path in (project / "work").iterdir() if path.name != "rates"]
 
 
 def test_threads_and_resumed_runs_write_the_same_bytes(project, tmp_path):
