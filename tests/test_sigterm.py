@@ -78,7 +78,7 @@ def test_sigterm(project, stage, at):
     assert ended.returncode == (143 if stage == "distill" else -signal.SIGTERM), ended.stderr
     assert not folder.exists()
     if stage == "distill":
-        assert "distill: stopped by SIGTERM after step 3, which is saved: run the same command to go on" in ended.stderr
+        assert "distill: stopped by SIGTERM after step 4, which is saved: run the same command to go on" in ended.stderr
     again = run(project, stage, 0)
     assert again.returncode == 0, again.stderr
     first = contents(folder)

@@ -18,7 +18,7 @@ from dd.config import DistillConfig, SecondPhaseConfig
 from dd.distillation.frechet import MatchingLoss, straight_through
 from dd.distillation.losses import LossWeights, distillation_loss
 from dd.distillation.on_policy import FakeScore, fake_score_loss, own_prefix_loss, own_tokens, score_loss, teacher_view
-from dd.distillation.perceptual import code_distance, training_decoder
+from dd.distillation.perceptual import code_distance, recomputed, training_decoder
 from dd.distillation.soft_targets import SoftTargets, soft_loss
 from dd.distillation.task import Pairs, Task
 from dd.errors import DDError
@@ -71,10 +71,11 @@ class Objective:
         self.codes = Codes.prepare(self.codebook)
         self.bare_fake_score = FakeScore(self.teacher) if self.second.score else None
         self.fake_score = None if self.bare_fake_score is None else accelerator.prepare(self.bare_fake_score)
+        decode = training_decoder(self.teacher.tokenizer, config.precision, self.device.type)
+        self.drawn = self.teacher.decode if self.device.type == "cpu" else recomputed(decode, config.decode_chunk)
         self.split = config.split if config.loss_split else None
         self.distance = None
         if task.distance is not None:
-            decode = training_decoder(self.teacher.tokenizer, config.precision, self.device.type)
             self.distance = code_distance(decode, task.distance, config.decode_chunk)
         self.matching: MatchingLoss | None = None
         if self.second.frechet:
@@ -108,7 +109,7 @@ class Objective:
         if self.matching is None:
             return torch.zeros((), device=self.device)
         drawn = torch.where(unknown[..., None], straight_through(output, self.codebook), self.codebook[pairs.tokens])
-        return self.second.frechet * self.matching(self.teacher.decode(drawn), finished)
+        return self.second.frechet * self.matching(self.drawn(drawn), finished)
 
     def terms(self, model: Model, pairs: Pairs, finished: Tensor, second: bool) -> tuple[dict[str, Tensor], Tensor]:
         """The loss terms, and a zero that keeps untrained heads in the graph of several processes."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from dd.distillation.losses import ImageDistance
 from dd.models.base import Tokenizer
@@ -54,6 +55,18 @@ def code_distance(decode: Callable[[Tensor], Tensor], distance: ImageDistance, c
         return distance(decode(codes), wanted)
 
     return lambda codes, targets: _InChunks.apply(codes, targets, of_codes, chunk)
+
+
+def recomputed(decode: Callable[[Tensor], Tensor], chunk: int) -> Callable[[Tensor], Tensor]:
+    """A decoder that keeps its images only; what is inside is computed again in the backward pass, `chunk` at a time.
+
+    For terms that look at all images of a batch together.
+    """
+
+    def images(codes: Tensor) -> Tensor:
+        return torch.cat([checkpoint(decode, part, use_reentrant=False) for part in codes.split(chunk)])
+
+    return images
 
 
 def training_decoder(tokenizer: Tokenizer, precision: Precision, device: str) -> Callable[[Tensor], Tensor]:

@@ -9,7 +9,7 @@ import yaml
 from dd import config
 from dd.checkpoints import zoo
 from dd.distillation.memory import GB, SavedBytes, checkpoint_blocks, keep_blocks, rows_for, step_memory
-from dd.distillation.perceptual import bf16_decoder, code_distance
+from dd.distillation.perceptual import bf16_decoder, code_distance, recomputed
 from dd.errors import DDError
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
 from dd.models.llamagen.transformer import rope_table
@@ -126,6 +126,22 @@ def test_chunks_give_the_gradient_of_the_whole_and_keep_little(case):
     assert type(graph.next_functions[0][0]).__name__ == "AccumulateGrad"  # of the codes: nothing of the decoder is left
     with torch.no_grad():
         torch.testing.assert_close(code_distance(teacher.tokenizer.decode, distance, 4)(codes, targets), found[0][0])
+
+
+def test_a_recomputed_decoder_gives_the_same_gradient_and_keeps_its_images(case):
+    _, teacher, _ = case
+    codes = torch.randn(5, teacher.groups.length, C, generator=torch.Generator().manual_seed(0))
+    found, saved = [], []
+    for decode in (teacher.tokenizer.decode, recomputed(teacher.tokenizer.decode, 2)):
+        given = codes.clone().requires_grad_()
+        with SavedBytes(teacher.parameters()) as kept:
+            images = decode(given)
+            loss = images.mean(0).square().sum()
+        saved.append(kept.total)
+        loss.backward()
+        found.append((images.detach(), given.grad))
+    torch.testing.assert_close(found[0], found[1])
+    assert saved[1] < saved[0] / 10
 
 
 def test_the_bf16_decoder_draws_the_same_images_and_leaves_the_tokenizer_alone(case):
