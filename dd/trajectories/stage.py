@@ -223,6 +223,32 @@ def tidy(work: Path, out: str | None) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
+def make_part(name: str, part: str, threads: int = 1) -> str:
+    """Make every n-th shard from shard k on (part "k/n") and leave it in the work folder. Publishes nothing.
+
+    For arrays of jobs that share the folder: the stage itself, run after them, finds the shards and publishes them.
+    """
+    number, _, count = part.partition("/")
+    if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
+        raise DDError(f"--part: expected K/N with 0 <= K < N, such as 3/16, got {part}")
+    root, experiment = config.project_root(), config.load_experiment(name)
+    if experiment.trajectories is None:
+        return f"{name}: its student is a released one, so no pairs are needed"
+    teacher_dir = root / "data" / name / "teacher"
+    plan = make_plan(experiment, read_info(teacher_dir), teacher_dir if experiment.condition == "text" else None)
+    folder = root / "work" / plan.fingerprint / "shards"
+    folder.mkdir(parents=True, exist_ok=True)
+    mine = range(int(number), len(plan.shards), int(count))
+    todo = [n for n in mine if finished(folder, plan.shards[n]) is None]
+    device = choose_device(experiment.device, name)
+    keep_rates(root / "work" / "rates" / name, device=device_name(device), processes=1)
+    bar: Progress[int]
+    with progress(len(todo), unit="shards", label=f"trajectories {name}") as bar:
+        for _ in Engine(threads=threads).run(Job(plan, folder, teacher_dir, device), todo):
+            bar.update()
+    return f"{name}: part {part}: {len(todo)} of {len(mine)} shards new"
+
+
 def deliver(folder: Path, target: str, manifest: Manifest) -> None:
     """Publish a finished set: one rename here; elsewhere the manifest goes last, without it a set is unfinished."""
     fs, path = fsspec.core.url_to_fs(target)
@@ -240,6 +266,8 @@ def start(arguments: argparse.Namespace) -> str:
     rank, world = 0, 1
     workers = arguments.dask_workers or int(os.environ.get("DD_DASK_WORKERS", "0"))
     named = os.environ.get("DD_SHARD_ENGINE")
+    if arguments.part:
+        return make_part(arguments.name, arguments.part, max(arguments.threads, 1))
     wanted = config.load_experiment(arguments.name).device
     if workers or arguments.dask or named:  # elsewhere, perhaps with cards that this machine has not
         engine = Engine(dask_workers=workers, dask=arguments.dask, named=named)
