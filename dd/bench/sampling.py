@@ -340,23 +340,20 @@ def _show(plan: Plan, timings: list[Timing]) -> None:
     from dd.system.machine import describe
 
     weights = "random weights" if plan.random_weights else "zoo weights"
+    headings = ("steps", "draw", "limit", "decode", "limit", "image", "speed-up", "GB")
     table = Table(
         Column("sampler", no_wrap=True),
-        "steps",
-        "draw s",
-        "limit",
-        "decode s",
-        "limit",
-        "s/image",
-        "speed-up",
-        "peak GB",
+        *(Column(heading, no_wrap=True, justify="right") for heading in headings),
+        padding=(0, 1, 0, 0),
         box=SIMPLE_HEAD,
         title=f"{plan.model}, {weights}, batch {plan.batch}, {plan.dtype}, {plan.device}, guidance {plan.guidance:g}",
-        caption=f"{describe(plan.device)}, {plan.threads} threads; limit: all products at the rate of a large one",
+        caption=f"{describe(plan.device)}, {plan.threads} threads; milliseconds per image; limit: all products as fast as a large one",
     )
     for t in timings:
         memory = "" if t.peak_memory_gb is None else f"{t.peak_memory_gb:.2f}"
         drawing, decoding = (t.tokens_seconds_per_image, t.tokens_limit), (t.decode_seconds_per_image, t.decode_limit)
         seconds = (*drawing, *decoding, t.seconds_per_image)
-        table.add_row(t.sampler, str(t.evaluations), *(f"{s:.4f}" for s in seconds), f"{t.speedup:.1f} x", memory)
+        table.add_row(
+            t.sampler, str(t.evaluations), *(f"{1000 * s:.4g}" for s in seconds), f"{t.speedup:.1f} x", memory
+        )
     Console().print(table)
