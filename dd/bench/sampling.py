@@ -347,7 +347,8 @@ def _show(plan: Plan, timings: list[Timing]) -> None:
         padding=(0, 1, 0, 0),
         box=SIMPLE_HEAD,
         title=f"{plan.model}, {weights}, batch {plan.batch}, {plan.dtype}, {plan.device}, guidance {plan.guidance:g}",
-        caption=f"{describe(plan.device)}, {plan.threads} threads; milliseconds per image; limit: all products as fast as a large one",
+        caption=f"{describe(plan.device)}, {plan.threads} threads; milliseconds per image; "
+        "limit: all products as fast as a large one",
     )
     for t in timings:
         memory = "" if t.peak_memory_gb is None else f"{t.peak_memory_gb:.2f}"
