@@ -11,7 +11,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 PIP := pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 TOOLS := dd stages pipeline zoo tests setup.py
 
-.PHONY: help repository demo demo-all zoo test lint format soak ui clean
+.PHONY: help repository demo demo-all zoo test lint format soak ui clean smoke-gpu
 .SILENT:
 
 help: ## show this list
@@ -65,6 +65,9 @@ test: lint ## lint, then all tests
 format: $(VENV)/.test ## let the formatter and the linter mend what they can
 	ruff format --quiet $(TOOLS)
 	ruff check --quiet --fix $(TOOLS)
+
+smoke-gpu: $(VENV)/.run ## does everything work on this GPU? ten minutes, random weights
+	dd-cli bench smoke --device cuda
 
 soak: $(VENV)/.test ## kill the stages at random moments, damage shards: hours, not for CI
 	python -m tests.soak.shards

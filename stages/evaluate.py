@@ -14,4 +14,4 @@ from dd.system.entry import run_stage, stage_parser
 if __name__ == "__main__":
     parser = stage_parser(__doc__)
     parser.add_argument("--images", type=Path, help="keep every image as a PNG below this folder")
-    run_stage(lambda arguments: main(arguments.name, arguments.images), parser)
+    run_stage(lambda arguments: main(arguments.name, arguments.images), parser, several=True)

@@ -15,6 +15,7 @@ from dd.bench import evaluation as bench_evaluation
 from dd.bench import map_accuracy as bench_map
 from dd.bench import sampling as bench_sampling
 from dd.bench import shards as bench_shards
+from dd.bench import smoke as bench_smoke
 from dd.bench import training as bench_training
 from dd.cli import (
     dataset,
@@ -86,6 +87,7 @@ bench = typer.Typer(
 bench.command()(bench_map.map)
 bench.command()(bench_shards.trajectories)
 bench.command()(bench_shards.shards)
+bench.command()(bench_smoke.smoke)
 bench.command()(bench_sampling.sampling)
 bench.command()(bench_training.training)
 bench.command()(bench_evaluation.evaluation)
