@@ -130,7 +130,8 @@ class Search:
         for knob in knobs:
             tried = {value: self.distance(row.model_copy(update={knob: value})) for value in self.grid(knob)}
             found = Knob(sampler_label(row), knob, tried)
-            row = row.model_copy(update={knob: found.best})
+            as_pairs = knob != "noise_scale" and found.best == getattr(self.image_sampler.filters, knob)
+            row = row.model_copy(update={knob: None if as_pairs else found.best})
             show(found)
         return row
 
