@@ -42,14 +42,16 @@ def add(
 ) -> None:
     """Copy a preset into params.yaml, comments kept, then say what is missing and how to run it."""
     from dd.config import load_experiment, project_root
-    from dd.presets import add_experiment
+    from dd.presets import add_experiment, preset_experiment
     from dd.presets.needs import missing
 
     added = add_experiment(project_root() / "params.yaml", preset, name, rehearse, teacher)
     typer.echo(f"added '{added}' to params.yaml; run it with: dvc repro evaluate@{added}")
     lacking = missing(load_experiment(added), project_root())
+    if rehearse:  # which leaves out what is not there: the preset itself will want it
+        lacking += [need for need in missing(preset_experiment(preset), project_root()) if need not in lacking]
     if lacking:
-        typer.echo("before that, get what it will need:")
+        typer.echo("the preset itself will need:" if rehearse else "before that, get what it will need:")
         for need in lacking:
             typer.echo(f"- {need.what}: {need.how}")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from dd.checkpoints import zoo
-from dd.config import validate
+from dd.config import Experiment, validate
 from dd.errors import DDError
 from dd.presets.rehearsal import rehearsal
 from dd.system import yaml_blocks
@@ -34,6 +34,11 @@ def preset_text(name: str) -> str:
     if name not in names:
         raise DDError(f"no preset '{name}'; {hint(name, names)}")
     return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def preset_experiment(name: str) -> Experiment:
+    """A preset, validated."""
+    return validate({"experiments": yaml.safe_load(preset_text(name))}, f"preset {name}").experiments[name]
 
 
 def describe(name: str) -> str:

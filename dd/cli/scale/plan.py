@@ -44,14 +44,12 @@ def plan(
 
 def find(name: str) -> Experiment:
     """An experiment of params.yaml or, under the same name, a preset. Raises DDError for neither."""
-    import yaml
-
-    from dd.config import load_experiment, load_params, validate
-    from dd.presets import preset_names, preset_text
+    from dd.config import load_experiment, load_params
+    from dd.presets import preset_experiment, preset_names
 
     if name in load_params().experiments or name not in preset_names():
         return load_experiment(name)
-    return validate({"experiments": yaml.safe_load(preset_text(name))}, f"preset {name}").experiments[name]
+    return preset_experiment(name)
 
 
 def row(cost: StageCost, count: int, price: float, disk: int) -> dict[str, Any]:
