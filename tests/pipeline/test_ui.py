@@ -155,7 +155,7 @@ def test_runs_whose_runner_was_killed_are_marked(api: str) -> None:
 
 def test_the_ui_ends_with_what_it_watches(tmp_path: Path) -> None:
     living = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    ui.watch({"server": living}, tmp_path, parent=1)  # another parent than 1 by now: make was killed
+    ui.watch({"server": living}, tmp_path, parent=0)  # another parent by now: make was killed
     living.communicate()
     with pytest.raises(DDError, match=r"expected the server to go on, it ended: its log is .*server\.log$"):
         ui.watch({"server": living}, tmp_path, parent=None)
