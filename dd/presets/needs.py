@@ -111,7 +111,7 @@ def _captions(experiment: Experiment, root: Path) -> list[Need]:
     if not experiment.teacher.random_blocks:
         encoder = zoo.entry(experiment.teacher.name, "teacher").text_encoder
         installed = importlib.util.find_spec("transformers") is not None
-        found.append(Need(f"text encoder {encoder}", installed, 'pip install -c constraints.txt "dd[t2i]"'))
+        found.append(Need(f"text encoder {encoder}", installed, 'pip install -c constraints.txt "dd[text]"'))
     return found
 
 

@@ -71,7 +71,7 @@ def test_what_is_there_is_not_asked_for(bare: Path, monkeypatch: pytest.MonkeyPa
 def test_text_needs_captions_an_encoder_and_a_reference_of_its_own(bare: Path):
     lacking = {need.what: need.how for need in missing(experiment("llamagen-t2i"), bare)}
     assert {"train captions captions/train.parquet", "test captions captions/test.parquet"} <= set(lacking)
-    assert "dd[t2i]" in lacking["text encoder google/flan-t5-xl"]
+    assert "dd[text]" in lacking["text encoder google/flan-t5-xl"]
     how = lacking["reference references/captions.safetensors"]
     assert how == "dd-cli reference build dd FOLDER --out references/captions.safetensors"
 
