@@ -165,7 +165,7 @@ def _nested(entry: zoo.Entry, path: Path) -> dict[str, Tensor]:
         inside = state_dicts(path)
     except DDError:
         return {}
-    wanted = entry_shapes(entry.name)
+    wanted = entry_shapes(entry.name) if entry.name in zoo.entries() else {}
     for place in sorted(inside, key=lambda one: "ema" not in one.lower()):
         found = _own_part(entry, clean(inside[place]))
         if wanted and not differences(wanted, shapes_of(found)):

@@ -18,8 +18,12 @@ class Window(NamedTuple):
     known: Tensor
 
     def write(self, keys_and_values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store (2, rows, H, n, head_dim); returns all keys and all values, (rows, H, m, head_dim) each."""
-        self.new.copy_(keys_and_values)
+        """Store (2, rows, H, n, head_dim); returns all keys and all values, (rows, H, m, head_dim) each.
+
+        Decoding has no gradient, also of a teacher that is being trained.
+        """
+        with torch.no_grad():
+            self.new.copy_(keys_and_values)
         k, v = self.known.unbind(0)
         return k, v
 

@@ -1,7 +1,7 @@
 """Hours, memory and disk of an experiment's stages on a card, from counted work and the card's data sheet.
 
 Each stage is a list of terms with their arithmetic. Estimates, within a factor of two; where a stage has run for a
-minute on the card, its own rate takes their place (`dd.system.rates`).
+minute on the card, its own rate takes their place (`dd.presets.rates`).
 """
 
 from __future__ import annotations
