@@ -95,7 +95,7 @@ def agreement(teacher_dir: Path, device: str, images: int = 2) -> dict[str, floa
     from dd.trajectories.noise import noise
     from dd.trajectories.trajectory import trajectory
 
-    found = []
+    found: list[Any] = []
     for place in ("cpu", device):
         teacher = load_teacher_dir(teacher_dir, place)
         e = noise(0, torch.arange(images), teacher.groups.length, teacher.codebook.shape[1])

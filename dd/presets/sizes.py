@@ -56,7 +56,7 @@ def sizes(experiment: Experiment) -> Sizes:
     count = lambda network: sum(tensor.numel() for tensor in network.state_dict().values())  # noqa: E731
     caption = 0
     if experiment.condition == "text":
-        width = teacher.get_submodule("transformer").config.caption_dim  # type: ignore[union-attr]
-        caption = 2 * WORDS * width  # float16
+        config: Any = teacher.get_submodule("transformer").config
+        caption = 2 * WORDS * int(config.caption_dim)  # float16
     groups, size = teacher.groups, teacher.tokenizer.image_size
     return Sizes(count(teacher), count(student), groups.length, len(groups), size, caption)
