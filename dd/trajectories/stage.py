@@ -193,8 +193,9 @@ def main(
         wait()
         if engine.rank:
             return ""
-        manifest = finish(folder, plan)
-        deliver(spare(folder, out), target, manifest)
+        delivered = spare(folder, out)
+        manifest = finish(delivered, plan)
+        deliver(delivered, target, manifest)
         evaluations = sum(r.evaluations * r.rows for r in manifest.records) / sum(r.rows for r in manifest.records)
         size = sum(r.bytes for r in manifest.records)
     finally:

@@ -70,7 +70,7 @@ def test_usr1_lets_the_training_save_and_queues_the_job_again(cluster: dict[str,
             break
         time.sleep(0.1)
     job.send_signal(signal.SIGUSR1)
-    assert job.wait(timeout=30) == 0
+    assert job.wait(timeout=180) == 0
     assert said.read_text().splitlines() == [
         "dvc repro trajectories@toy",
         "--config_file docs/accelerate/gpus-8.yaml -m stages.distill toy",

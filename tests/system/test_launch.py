@@ -103,7 +103,7 @@ def test_two_processes_through_dvc_repro(project):
 
 def test_a_student_made_by_hand_is_taken_over_by_dvc(project, caplog):
     """DVC removes outputs that it did not make; the work folder still has them."""
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "dd"):
         distill.main("toy")
     assert "is kept: dvc repro, which removes what it did not make, takes the student from there" in caplog.text
     by_hand = (project / OUTS[0]).read_bytes()
