@@ -34,15 +34,15 @@ def run_stage(
     SIGTERM ended the work after it was saved. SIGUSR1 is a request to save (`dd.system.signals`).
     """
     arguments = parser.parse_args()
-    ignore_warnings()
     started = time.monotonic()
     try:
-        if several:
-            relaunch(arguments)
-        tune_process()
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-        with explained():
-            done = work(arguments)
+        with ignore_warnings():
+            if several:
+                relaunch(arguments)
+            tune_process()
+            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+            with explained():
+                done = work(arguments)
     except TemporaryError as error:
         log.error("error: %s", error)
         raise SystemExit(error.status) from None

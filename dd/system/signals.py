@@ -6,8 +6,10 @@ time limit: `#SBATCH --signal=USR1@300`) to save and go on.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -39,9 +41,14 @@ class Requests:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def ignore_warnings() -> None:
+@contextlib.contextmanager
+def ignore_warnings() -> Iterator[None]:
     """Let SIGUSR1 pass, which would end the process: what loops do not ask for is kept shard by shard anyway.
 
     Programs that this one turns into or starts inherit it, `accelerate launch` among them.
     """
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -119,7 +119,7 @@ def test_loopback_takes_no_proxy(old: str, monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_a_server_that_does_not_come_up_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(server, "START_PATIENCE", 0.2)
+    monkeypatch.setattr(server, "START_PATIENCE", 0.0)
     monkeypatch.setattr(server, "START_LIMIT", 1.0)
     monkeypatch.setattr(server, "healthy", lambda *_: False)
     with pytest.raises(DDError, match=r"expected a Prefect server at .*, it did not start: its log is .*server\.log"):

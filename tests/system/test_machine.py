@@ -64,6 +64,7 @@ def test_threads_fit_the_quota_unless_the_user_says_otherwise(monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setattr(machine, "cpu_quota", lambda: 1.5)
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     machine._tune_threads()
     assert chosen == []
