@@ -9,12 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dd.errors import DDError
+from dd.system.git import NO_REPOSITORY
 from dd.system.names import hint
-
-NO_GIT = (
-    "expected a git repository, found none in {root} (DVC and the provenance of results need one): "
-    "`git init`, then `git add --all && git commit --message start`"
-)
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ def _read(root: Path, stamp: tuple[tuple[str, int, int], ...]) -> Plan:
     except NotDvcRepoError as error:
         raise DDError(f"{_one_line(error)}: run `git init` and `dvc init` in {root}") from error
     except SCMError as error:
-        raise DDError(NO_GIT.format(root=root)) from error
+        raise DDError(NO_REPOSITORY.format(root=root)) from error
     except (DvcException, ValueError) as error:
         raise DDError(f"DVC cannot read the pipeline: {_one_line(error)}; mend it until `dvc dag` works") from error
     if not found:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib.metadata
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -104,14 +106,14 @@ def project(root: Path) -> Iterator[Finding]:
     """params.yaml, git and DVC."""
     from dd.config import load_params
     from dd.errors import DDError
-    from dd.system.git import git
+    from dd.system.git import START, git
 
     try:
         yield Finding("params.yaml", "ok", f"{len(load_params().experiments)} experiments")
     except DDError as error:
         yield Finding("params.yaml", "missing", str(error), "correct it")
     repositories = (
-        (".git", "git init", git(root, "rev-parse", "--git-dir") is not None),  # maybe of a folder above
+        (".git", START, git(root, "rev-parse", "--git-dir") is not None),  # maybe of a folder above
         (".dvc", "dvc init", (root / ".dvc").exists()),
     )
     for folder, command, there in repositories:
@@ -123,6 +125,20 @@ def project(root: Path) -> Iterator[Finding]:
         )
     if shutil.which("git") is None:
         yield Finding("git", "missing", "no git command", "install git")
+    if (root / ".dvc").exists():
+        yield from _remote(root)
+
+
+def _remote(root: Path) -> Iterator[Finding]:
+    """Where `dvc pull` looks: a clone without one has what git holds, and that is enough to begin."""
+    name = None
+    for file in ("config", "config.local"):
+        parser = configparser.ConfigParser(interpolation=None)
+        with suppress(OSError, configparser.Error):
+            parser.read_string((root / ".dvc" / file).read_text(encoding="utf-8"))
+            name = parser.get("core", "remote", fallback=name)
+    none = "none: nothing for `dvc pull`; what git holds is enough to begin"
+    yield Finding("dvc remote", "ok" if name else "note", name or none, "" if name else "docs/team.md")
 
 
 def weights(_: Path) -> Iterator[Finding]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from typing import Annotated
 
 import typer
@@ -33,8 +32,7 @@ from dd.cli import (
     zoo,
 )
 from dd.cli.scale import plan
-from dd.errors import DDError
-from dd.system.files import explained
+from dd.system import command
 
 app = typer.Typer(
     name="dd-cli",
@@ -112,19 +110,8 @@ app.command()(doctor.doctor)
 
 
 def main() -> None:
-    """Run the command line: exit status 2 and one line for a problem that the user can solve, 130 for Ctrl-C."""
-    try:
-        with explained():
-            app(prog_name="dd-cli")
-    except DDError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("stopped", err=True)
-        sys.exit(130)
-    except BrokenPipeError:  # `dd-cli ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    """Run the command line (`dd.system.command`)."""
+    command.main(app, "dd-cli")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,12 @@ from pathlib import Path
 
 from dd.errors import DDError
 
+START = "git init && git add --all && git commit --message start"
+NO_REPOSITORY = (
+    "expected a git repository, found none in {root} (DVC and the provenance of results need one): "
+    "`git init`, then `git add --all && git commit --message start`"
+)
+
 
 def git(root: Path, *arguments: str) -> str | None:
     """Output of a git command in `root`, None if it fails or there is no git."""
@@ -15,6 +21,12 @@ def git(root: Path, *arguments: str) -> str | None:
     except FileNotFoundError:
         return None
     return done.stdout.rstrip("\n") if done.returncode == 0 else None
+
+
+def demand_repository(root: Path) -> None:
+    """Raise DDError, with the commands that mend it, if `root` is in no git repository (an unpacked archive)."""
+    if git(root, "rev-parse", "--git-dir") is None:
+        raise DDError(NO_REPOSITORY.format(root=root))
 
 
 def demand_git(root: Path, *arguments: str, else_do: str) -> str:

@@ -18,9 +18,12 @@ import sys
 from dd.errors import DDError
 
 SETTING = "DD_LAUNCH"
-# Without --multi_gpu, accelerate starts one process where there is no accelerator. Port 0: any that is free.
+# Port 0 is any free one: two launches on a machine would else meet at 29500.
+_ANY_PORT = ("--main_process_port", "0")
+_PORT_OPTIONS = ("--main_process_port", "--config_file", "--num_machines", "--machine_rank")  # may name a port
+# Without --multi_gpu, accelerate starts one process where there is no accelerator.
 _PLAIN: tuple[str, ...] = ("--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
-_PLAIN += ("--main_process_port", "0", "--num_processes")
+_PLAIN += (*_ANY_PORT, "--num_processes")
 
 
 def options() -> list[str]:
@@ -37,7 +40,9 @@ def options() -> list[str]:
                 "for example 8, or --config_file NAME"
             )
         return [] if int(words[0]) == 1 else [*_PLAIN, words[0]]
-    return words
+    given = [word.split("=")[0].replace("-", "_") for word in words]
+    own = any(option.replace("-", "_") in given for option in _PORT_OPTIONS)
+    return words if own or not words else [*_ANY_PORT, *words]
 
 
 def relaunch(arguments: argparse.Namespace) -> None:

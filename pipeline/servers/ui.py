@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 
 from dd.errors import DDError
+from dd.system import command
 from dd.system.files import explained
 from pipeline import graph
 from pipeline.servers import mark_crashed, server
@@ -103,7 +104,7 @@ def watch(children: Mapping[str, "subprocess.Popen[bytes]"], logs: Path, parent:
 
 def main() -> None:
     """Entry point of `python -m pipeline.servers.ui`."""
-    app(prog_name="dd-cli ui")
+    command.main(app, "dd-cli ui")
 
 
 if __name__ == "__main__":

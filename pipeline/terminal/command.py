@@ -11,10 +11,11 @@ import typer
 from rich.console import Console
 
 from dd.errors import DDError
+from dd.system.command import INTERRUPTED, WRONG
 from dd.system.files import explained
 from pipeline.servers import mark_crashed, server
 
-INTERRUPTED, FAILED, WRONG = 130, 1, 2  # exit statuses
+FAILED = 1  # exit status
 
 
 def new_app() -> typer.Typer:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from dd.system import command
 from pipeline import graph, local, provenance, stage
 from pipeline.checks import Run, check_run
 from pipeline.events import listening
@@ -107,7 +108,7 @@ def _with_server(ready: Run, targets: list[str], overrides: list[str], api: str)
 
 def main() -> None:
     """Entry point of `python -m pipeline.terminal.run`."""
-    app(prog_name="dd-cli run")
+    command.main(app, "dd-cli run")
 
 
 if __name__ == "__main__":

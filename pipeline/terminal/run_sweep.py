@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from dd.system import command
 from pipeline import graph, local, stage, sweep
 from pipeline.events import listening
 from pipeline.servers import server
@@ -70,7 +71,7 @@ def show(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def main() -> None:
     """Entry point of `python -m pipeline.terminal.run_sweep`."""
-    app(prog_name="dd-cli sweep")
+    command.main(app, "dd-cli sweep")
 
 
 if __name__ == "__main__":

@@ -203,6 +203,10 @@ def test_sample_command_writes_a_grid(project, monkeypatch, capsys, tmp_path):
         (["report"], "error: expected results/<experiment>/rows.json, found none"),
         (["zoo", "show", "tinny"], "error: no entry 'tinny' in the zoo; did you mean tiny?"),
         (["experiment", "add", "var-d17"], "error: no preset 'var-d17'; did you mean var-d"),
+        (["smaple"], "error: no such command 'smaple'"),
+        (["sample"], "error: missing argument 'experiment'; dd-cli sample -h shows what it takes"),
+        (["sample", "toy", "--frob"], "error: no such option: --frob; dd-cli sample -h shows what it takes"),
+        (["sample", "toy", "--seed", "x"], "error: invalid value for '--seed': "),
     ],
 )
 def test_mistakes_on_the_command_line(project, monkeypatch, capsys, arguments, expected):
@@ -248,6 +252,21 @@ def test_the_pipeline_s_commands_want_a_checkout(monkeypatch, capsys, tmp_path):
     )
     (tmp_path / "pipeline").mkdir()
     assert "expected dvc, found none: pip install 'dd[pipeline]'" in run(monkeypatch, capsys, "run")[2]
+
+
+def test_a_command_without_its_command_shows_help(monkeypatch, capsys):
+    status, said, errors = run(monkeypatch, capsys, "zoo")
+    assert (status, errors) == (2, "")
+    assert "Usage: dd-cli zoo" in said
+
+
+def test_ctrl_c_is_one_line(monkeypatch, capsys):
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dd.checkpoints.zoo.entries", interrupted)
+    status, _, errors = run(monkeypatch, capsys, "zoo", "list")
+    assert (status, errors) == (130, "stopped\n")
 
 
 def test_exit_statuses_are_part_of_the_help(monkeypatch, capsys):

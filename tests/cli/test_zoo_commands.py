@@ -17,6 +17,7 @@ from dd.cli import zoo as zoo_commands
 from dd.config import Experiment, load_params, validate
 from dd.errors import DDError
 from dd.presets import add_experiment, preset_names, preset_text
+from dd.system import git
 from tests.helpers.hub_server import COMMIT, Hub
 
 PARAMS = """\
@@ -204,13 +205,27 @@ def test_doctor(project, cli):
     found = {item["what"]: item for item in json.loads(result.output)}
     assert found["torch"]["state"] == "ok"
     assert found["params.yaml"]["found"] == "1 experiments"
-    assert (found["git repository"]["state"], found["git repository"]["do"]) == ("missing", "git init")
+    assert (found["git repository"]["state"], found["git repository"]["do"]) == ("missing", git.START)
     assert found["dvc repository"]["do"] == "dvc init"
     assert found["zoo llamagen-b"]["do"] == "dd-cli zoo fetch llamagen-b"
     assert result.exit_code == 1
     assert "dvc init" in cli("doctor").output
     (project / "params.yaml").write_text("experiments: 3\n")
     assert "correct it" in cli("doctor").output
+
+
+def test_doctor_names_the_remote_of_dvc(project, cli):
+    """A fresh clone has none: what `dvc pull` lists as missing is no fault."""
+
+    def found() -> dict[str, str]:
+        return {item["what"]: item for item in json.loads(cli("doctor", "--json").output)}.get("dvc remote")
+
+    assert found() is None  # without DVC that is not the question
+    (project / ".dvc").mkdir()
+    assert (found()["state"], found()["do"]) == ("note", "docs/team.md")
+    assert found()["found"] == "none: nothing for `dvc pull`; what git holds is enough to begin"
+    (project / ".dvc" / "config").write_text("[core]\n    remote = team\n['remote \"team\"']\n    url = s3://here/%d\n")
+    assert (found()["state"], found()["found"]) == ("ok", "team")
 
 
 def test_these_commands_start_without_torch():

@@ -33,6 +33,8 @@ def test_a_number_or_options(monkeypatch):
         "1": [],
         " 8 ": [*launch._PLAIN, "8"],
         "--config_file 'my nodes.yaml'": ["--config_file", "my nodes.yaml"],
+        "--main-process-port=29501 --cpu": ["--main-process-port=29501", "--cpu"],
+        "--multi_gpu --num_processes 2": ["--main_process_port", "0", "--multi_gpu", "--num_processes", "2"],
     }.items():
         monkeypatch.setenv("DD_LAUNCH", text)
         assert launch.options() == wanted
@@ -51,6 +53,19 @@ def started(monkeypatch, **given) -> list[str] | None:
     monkeypatch.setattr(sys, "argv", ["stages/distill.py", "toy"])
     launch.relaunch(argparse.Namespace(name="toy", **given))
     return found[0] if found else None
+
+
+def test_two_launches_at_once_do_not_meet(monkeypatch):
+    """accelerate's own port, 29500, is one for the whole machine."""
+    monkeypatch.setenv("DD_LAUNCH", "--multi_gpu --num_processes 2")
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", *launch.options(), "-m", "tests.helpers.rendezvous"]
+    mine = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    both = [subprocess.Popen(launcher, env=mine, cwd=ROOT, **pipes) for _ in range(2)]
+    for child in both:
+        said, _ = child.communicate(timeout=300)
+        assert child.returncode == 0, said
+        assert said.count("met 2\n") == 2, said
 
 
 def test_it_is_followed_once_and_not_beside_dask(monkeypatch):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dd.errors import DDError
-from dd.system.files import explained
+from dd.system import command
 
 app = typer.Typer(
     name="dd-cli images",
@@ -76,17 +75,9 @@ def remove(
 
 
 def main() -> None:
-    """One line and exit status 2 for a problem that the user can solve, 130 for Ctrl-C."""
+    """Run the command line (`dd.system.command`)."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    try:
-        with explained():
-            app(prog_name="dd-cli images")
-    except DDError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from here", err=True)
-        sys.exit(130)
+    command.main(app, "dd-cli images", "stopped; the same command goes on from here")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from dd.checkpoints import zoo
 from dd.config import load_params, project_root, validate
 from dd.errors import DDError
 from dd.system.files import write_text
+from dd.system.git import demand_repository
 from dd.system.yaml_blocks import insert, remove
 from zoo.own.plan import Plan
 from zoo.settings import load_settings
@@ -58,6 +59,7 @@ def run(name: str) -> None:
     Raises DDError with the command that failed.
     """
     root = project_root()
+    demand_repository(root)
     dvc = (sys.executable, "-m", "dvc", "repro")
     _call(root, *dvc, f"zoo/dvc.yaml:teacher@{name}", f"zoo/dvc.yaml:reference@{name}")
     _call(root, sys.executable, "-m", "zoo.register", name)
