@@ -28,7 +28,7 @@ $(VENV)/.run: pyproject.toml setup.py constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.test: $(VENV)/.run
 	echo "installing the tests' tools"
-	$(PIP) --editable '.[pipeline,eval,text,dask,test]'
+	$(PIP) --editable '.[pipeline,eval,text,dask,diffusers,app,test]'
 	touch $@
 
 $(VENV)/.text: $(VENV)/.run

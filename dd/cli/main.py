@@ -31,6 +31,7 @@ from dd.cli import (
     shards,
     zoo,
 )
+from dd.cli.measure import check_npz, compare, evaluate
 from dd.cli.scale import plan
 from dd.system import command
 
@@ -103,8 +104,12 @@ app.add_typer(reference.app, name="reference")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(shards.app, name="shards")
 app.command("export-npz")(export_npz.export_npz)
+app.command("check-npz")(check_npz.check_npz)
+app.command()(evaluate.evaluate)
+app.command()(compare.compare)
 app.command()(publish.export)
 app.command()(publish.push)
+app.command()(publish.app)
 app.add_typer(bench, name="bench")
 app.command()(doctor.doctor)
 

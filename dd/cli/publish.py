@@ -1,4 +1,4 @@
-"""`dd-cli export` and `dd-cli push`: a distilled model as a folder, and as a repository of the hub."""
+"""`dd-cli export`, `push` and `app`: a distilled model as a folder, as a repository of the hub, and as a page."""
 
 from __future__ import annotations
 
@@ -58,3 +58,18 @@ def push(
             typer.echo(f"nothing was sent to {repository}")
         else:
             typer.echo(f"committed: {send(folder, repository, private)}")
+
+
+def app(
+    name: Annotated[str, typer.Argument(help=NAME + " Or a folder of 'dd-cli export', or owner/name on the hub.")],
+    port: Annotated[int, typer.Option(help="On this machine alone; see --host.")] = 7860,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets others in.")] = "127.0.0.1",
+) -> None:
+    """Open a page to play with a model: class or prompt, seed, steps; the same noise side by side (extra `app`)."""
+    from dd.api import load
+    from dd.publish.app import check_port, launch
+
+    check_port(host, port)
+    model = load(name)
+    typer.echo(f"http://{host}:{port}   stop with Ctrl-C")
+    launch(model, port, host)

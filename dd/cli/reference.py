@@ -12,7 +12,7 @@ app = typer.Typer(help="References: statistics of real images that samples are m
 
 @app.command()
 def build(
-    protocol: Annotated[str, typer.Argument(help="adm, dd or fd-<dataset>: whose network measures.")],
+    protocol: Annotated[str, typer.Argument(help="adm, dd, clean or fd-<dataset>: whose network measures.")],
     images: Annotated[Path, typer.Argument(help="Folder of images of one size; folders in it are classes.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The reference, a .safetensors file.")],
     source: Annotated[str, typer.Option(help="Where the images are from, for the record.")] = "",

@@ -16,13 +16,18 @@ from dd.sampling.image_sampler import ImageSampler, sampler_label
 from dd.system.progress import Progress, progress
 
 
-def export(experiment: str, label: str | None, count: int, out: Path, pngs: Path | None = None) -> str:
-    """Draw `count` images of a sampler (see `choose`). Returns what was written, in one line."""
+def export(
+    experiment: str, label: str | None, count: int, out: Path, pngs: Path | None = None, protocol: str | None = None
+) -> str:
+    """Draw `count` images of a sampler (see `choose`). Returns what was written, in one line.
+
+    protocol: whose choice of classes is drawn; default the experiment's own.
+    """
     if out.suffix != ".npz":
         raise DDError(f"expected a file that ends in .npz, got {out.name}")
     settings = config.load_experiment(experiment).evaluate
     sampler = choose(experiment, settings.samplers, label)
-    image_sampler, info = open_image_sampler(experiment, config.project_root())
+    image_sampler, info = open_image_sampler(experiment, config.project_root(), protocol=protocol)
     image_sampler.check(sampler)
     if reason := image_sampler.missing(sampler):
         raise DDError(f"sampler '{sampler_label(sampler)}' cannot draw: {reason}")

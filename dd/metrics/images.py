@@ -98,11 +98,11 @@ def _stack(rows: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).contiguous()
 
 
-def load_npz(path: Path) -> dict[str, np.ndarray]:
-    """Arrays of an npz without pickles. Raises DDError for a truncated or foreign file."""
+def load_npz(path: Path, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Arrays of an npz (those of `names`, else all) without pickles. Raises DDError for a truncated or foreign file."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            return {name: file[name] for name in names or file.files}
     except FileNotFoundError:
         raise DDError(f"expected an npz file at {path}, there is none: check the path") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:

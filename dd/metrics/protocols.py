@@ -4,6 +4,7 @@
 |---|---|---|---|---|
 | adm | FID | TensorFlow Inception (torch-fidelity) | 50,000, 50 per class | OpenAI's VIRTUAL_imagenet256_labeled.npz |
 | dd | FID-dd | pytorch-fid's Inception | 50,000, random classes | statistic.pth of DD's authors |
+| clean | FID-clean | clean-fid's Inception and resize | 50,000, 50 per class | made from ImageNet's images |
 | fd-NAME | FD-NAME | zoo/NAME/extractor.safetensors | 10,000, balanced | zoo/NAME/reference.safetensors |
 | fd-NAME-validation | FD-NAME-validation | the same | 5,000, balanced | zoo/NAME/validation.safetensors |
 
@@ -93,6 +94,19 @@ DD = Protocol(
     how_to_get="fetch ImageNet-256_FID_Statistic/statistic.pth of microsoft/distilled_decoding (Hugging Face hub)",
 )
 
+CLEAN = Protocol(
+    name="clean",
+    metric="FID-clean",
+    extractor="inception-clean",
+    images=50_000,
+    neighbours=10_000,
+    labels="balanced",
+    image_size=256,
+    extractor_file=None,
+    reference_file="references/clean.safetensors",
+    how_to_get="make it with `dd-cli reference build clean IMAGENET_FOLDER --out references/clean.safetensors`",
+)
+
 
 def dataset_protocol(dataset: str) -> Protocol:
     """fd-<dataset>: the data set's own classifier and test images."""
@@ -123,10 +137,10 @@ def validation_protocol(dataset: str) -> Protocol:
 
 def protocol(name: str) -> Protocol:
     """A protocol by name. Raises DDError for an unknown one."""
-    known = {p.name: p for p in (ADM, DD)}
+    known = {p.name: p for p in (ADM, DD, CLEAN)}
     if name in known:
         return known[name]
     if name.startswith("fd-") and name[3:].replace("-", "").replace("_", "").isalnum():
         dataset = name[3:].removesuffix(VALIDATION)
         return validation_protocol(dataset) if name.endswith(VALIDATION) else dataset_protocol(dataset)
-    raise DDError(f"no protocol '{name}': expected adm, dd or fd-<dataset> (for example fd-fashion)")
+    raise DDError(f"no protocol '{name}': expected adm, dd, clean or fd-<dataset> (for example fd-fashion)")

@@ -21,12 +21,18 @@ from dd.sampling.image_sampler import Conditions, ImageSampler, class_conditions
 from dd.system.device import choose_device
 
 
-def open_image_sampler(name: str, root: Path, device: str | None = None) -> tuple[ImageSampler, TeacherInfo]:
+def open_image_sampler(
+    name: str, root: Path, device: str | None = None, protocol: str | None = None
+) -> tuple[ImageSampler, TeacherInfo]:
     """All samplers of an experiment, from data/<name>/teacher and models/<name>; a student that is missing is None.
 
-    Raises DDError for settings that cannot be and for networks that do not belong together.
+    protocol: whose choice of classes is drawn, if not the experiment's own. Raises DDError for settings that cannot be
+    and for networks that do not belong together.
     """
     experiment = config.load_experiment(name)
+    if protocol is not None:
+        evaluate = experiment.evaluate.model_copy(update={"protocol": protocol})
+        experiment = experiment.model_copy(update={"evaluate": evaluate})
     device = device or choose_device(experiment.device, name)
     teacher_dir, models = root / "data" / name / "teacher", root / "models" / name
     info = read_info(teacher_dir)

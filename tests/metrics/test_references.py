@@ -232,7 +232,7 @@ def test_metric_names_never_mix():
         "FD-fashion",
         "FD-fashion, N=2500",
     }
-    with pytest.raises(DDError, match=r"no protocol 'fid': expected adm, dd or fd-<dataset>"):
+    with pytest.raises(DDError, match=r"no protocol 'fid': expected adm, dd, clean or fd-<dataset>"):
         protocol("fid")
 
 

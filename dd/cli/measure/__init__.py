@@ -1,0 +1,1 @@
+"""Commands that measure samples and compare students."""

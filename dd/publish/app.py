@@ -1,0 +1,140 @@
+"""A page to play with a model (`dd-cli app`, extra `app`), and the app of a Space.
+
+Nothing leaves the machine: no statistics, and a policy in every answer by which the browser asks nobody else.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from dd.api import Model
+from dd.errors import DDError
+from dd.publish.drawing import MOST_IMAGES, draw, samplers, side_by_side
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before Gradio is imported
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:"
+)
+MOST_SAMPLERS = 3
+SYSTEM = ("system-ui", "sans-serif")
+
+
+class OnlyThisServer:
+    """ASGI middleware: every answer says that the page may load from nowhere else."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]
+            await send(message)
+
+        await self.app(scope, receive, with_policy if scope["type"] == "http" else send)
+
+
+def build(model: Model) -> Any:
+    """The page (gradio.Blocks). Raises DDError where Gradio is not installed."""
+    try:
+        import gradio as gr
+    except ImportError:
+        raise DDError("app: Gradio is not installed: pip install -c constraints.txt 'dd[app]'") from None
+    names = list(samplers(model))[:MOST_SAMPLERS]
+    with gr.Blocks(title=model.name, analytics_enabled=False) as page:
+        gr.Markdown(f"# {model.name}\nOne noise, drawn by the student in one or two steps and by its teacher.")
+        with gr.Row():
+            if model.text_encoder:
+                wanted = gr.Textbox(label="prompt", value="a red boot", elem_id="wanted", scale=3)
+            else:
+                wanted = gr.Dropdown(model.class_names(), label="class", elem_id="wanted", scale=3)
+            seed = gr.Number(0, label="seed", elem_id="seed")
+            images = gr.Slider(1, MOST_IMAGES, 9, step=1, label="images", elem_id="images")
+            chosen = gr.CheckboxGroup(names, value=names, label="drawn by", elem_id="chosen", scale=2)
+        button = gr.Button("Draw", variant="primary", elem_id="draw")
+        with gr.Row():
+            grids = [
+                gr.Image(label=name, format="png", interactive=False, visible=place == 0, elem_id=f"grid-{place}")
+                for place, name in enumerate(names)
+            ]
+        slider = gr.ImageSlider(label="one step | two steps", format="png", visible=False, elem_id="slider")
+        times = gr.Markdown(elem_id="times")
+        download = gr.DownloadButton("Download", visible=False, elem_id="download")
+        outputs = [*grids, slider, times, download]
+        button.click(_drawer(model, names), [wanted, seed, images, chosen], outputs, api_name="draw")
+    return page
+
+
+def _drawer(model: Model, names: list[str]) -> Any:
+    """What the button does: pictures and times, in the order of the page's parts."""
+    import gradio as gr
+    from PIL import Image
+
+    def drawer(wanted: str, seed: float, images: float, chosen: list[str]) -> list[Any]:
+        try:
+            drawn = {one.title: one for one in draw(model, wanted, seed, images, chosen)}
+        except DDError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        found: list[Any] = [
+            gr.update(value=drawn[name].picture, label=drawn[name].caption, visible=True)
+            if name in drawn
+            else gr.update(value=None, visible=False)
+            for name in names
+        ]
+        pair = [drawn[name].picture for name in names if name in drawn and name != "teacher"][:2]
+        both = len(pair) == 2
+        found.append(gr.update(value=(pair[0], pair[1]) if both else None, visible=both))
+        found.append("  \n".join(one.caption for one in drawn.values()))
+        path = Path(tempfile.mkdtemp(prefix="dd-app-")) / f"{model.name}-seed-{seed:.0f}.png"
+        Image.fromarray(side_by_side(list(drawn.values()))).save(path)
+        return [*found, gr.update(value=str(path), visible=True)]
+
+    return drawer
+
+
+def launch(model: Model, port: int | None = None, host: str | None = None, wait: bool = True) -> Any:
+    """Serve the page; returns its Blocks when `wait` is off.
+
+    host: default this machine alone, or what GRADIO_SERVER_NAME says (a Space sets it); port: default 7860 or
+    GRADIO_SERVER_PORT. Raises DDError for a port that is taken.
+    """
+    host = host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
+    port = port or int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
+    check_port(host, port)
+    page = build(model)
+    import gradio as gr
+    from starlette.middleware import Middleware
+
+    model.sample(n=1) if not model.text_encoder else None  # the first images of a process are the slowest
+    page.queue(default_concurrency_limit=1).launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        quiet=True,
+        ssr_mode=False,
+        footer_links=[],
+        theme=gr.themes.Base(font=SYSTEM, font_mono=("ui-monospace", "monospace")),
+        app_kwargs={"middleware": [Middleware(OnlyThisServer)]},
+        prevent_thread_lock=True,
+    )
+    if wait:
+        page.block_thread()
+    return page
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise DDError unless the port can be opened."""
+    if not 1 <= port <= 65535:
+        raise DDError(f"app: expected a port from 1 to 65535, got {port}")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise DDError(f"app: cannot open port {port} of {host} ({error.strerror}): name another --port") from None
