@@ -162,6 +162,7 @@ def measure(plan: Plan, teacher: Teacher, student: Student, filters: Filters) ->
     """Time every sampler on the same classes and noise."""
     import torch
 
+    from dd.models.compiled import compile_blocks
     from dd.models.registry import family_of
     from dd.sampling.samplers import sample
     from dd.system.progress import Progress, progress
@@ -237,13 +238,6 @@ def draw_images(teacher: Teacher, condition: Condition, filters: Filters, seed: 
 
     generator = torch.Generator(device=teacher.codebook.device).manual_seed(seed)
     return teacher.codebook[sample(teacher, condition, filters, generator)]
-
-
-def compile_blocks(model: torch.nn.Module) -> None:
-    """torch.compile every transformer block in place; sequence lengths stay dynamic."""
-    for name, module in model.named_modules():
-        if name.rpartition(".")[0].endswith(("blocks", "layers")) and "tokenizer" not in name:
-            module.compile(dynamic=True)
 
 
 def _time(plan: Plan, draw: Callable[[], torch.Tensor], teacher: Teacher) -> tuple[float, float, float | None]:

@@ -27,12 +27,14 @@ Shape letters: N tokens, V codebook size, C width of a code, W width of a workin
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from dd.errors import DDError
+from dd.flow import kernel
+from dd.flow.fixed import solve_fixed, width_for
 from dd.flow.grid import Solver
 from dd.flow.solver import augment, solve, two_codes, weigh
 
@@ -62,6 +64,7 @@ class Codes:
     vectors: Tensor
     inverse: Tensor | None
     size: int
+    _widths: dict[Solver, int | None] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def prepare(cls, codes: Tensor) -> Codes:
@@ -78,6 +81,12 @@ class Codes:
         if len(exact) == 1:  # two codes at least, so that a runner-up always exists; this one is never drawn
             exact = torch.cat([exact, torch.ones_like(exact)])
         return cls(exact.float(), inverse if duplicates else None, len(codes))
+
+    def width(self, solver: Solver) -> int | None:
+        """Codes that a token keeps on a fixed schedule (`dd.flow.fixed.width_for`); None: not on this codebook."""
+        if solver not in self._widths:
+            self._widths[solver] = width_for(self.vectors, solver)
+        return self._widths[solver]
 
     def merge(self, log_probs: Tensor) -> Tensor:
         """(N, V) log-probabilities of the codes to (N, U) of the distinct vectors."""
@@ -97,12 +106,17 @@ class Codes:
         return torch.minimum(below, last).squeeze(-1)
 
 
-def map_noise(noise: Tensor, log_probs: Tensor, codes: Tensor | Codes, solver: Solver | None = None) -> FlowResult:
+def map_noise(
+    noise: Tensor, log_probs: Tensor, codes: Tensor | Codes, solver: Solver | None = None, fixed: bool | None = None
+) -> FlowResult:
     """The code that each noise vector flows to.
 
     noise: (N, C), any float dtype. log_probs: (N, V), -inf where a code is filtered out; need not be normalised.
     codes: (V, C), or `Codes.prepare` of them where the same codebook is used again and again. All on one device; the
     arithmetic is float32, whatever autocast says. A token's result does not depend on the others of the batch.
+
+    fixed: on a schedule that reads nothing back from the device (`dd.flow.fixed`); None: where the fused kernels run on
+    an accelerator. A row that leaves no code then has 0 `evaluations` (`check_possible`); otherwise it raises DDError.
     """
     solver = solver or Solver()
     ready = codes if isinstance(codes, Codes) else Codes.prepare(codes)
@@ -113,29 +127,45 @@ def map_noise(noise: Tensor, log_probs: Tensor, codes: Tensor | Codes, solver: S
     if not len(noise):
         empty = torch.zeros(0, dtype=torch.long, device=noise.device)
         return FlowResult(empty, empty)
-    if not (log_probs.amax(-1).abs() < math.inf).all():
-        raise DDError("log_probs must leave every token one possible code, got a row of -inf or NaN")
+    if fixed is None:
+        fixed = noise.device.type != "cpu" and kernel.usable(noise, len(ready.vectors))
+    width = ready.width(solver) if fixed else None
+    possible = log_probs.amax(-1).abs() < math.inf
+    if width is None:
+        check_possible(possible)
     rows = min(1 << 20, max(_ROWS, _CHUNK.get(noise.device.type, _CHUNK_OTHER) // ready.size))
     with torch.autocast(noise.device.type, enabled=False):
         parts = [
-            _map_chunk(e.float(), p.float(), ready, solver)
+            _map_chunk(e.float(), p.float(), ready, solver, width)
             for e, p in zip(noise.split(rows), log_probs.split(rows), strict=True)
         ]
-    return FlowResult(torch.cat([p.tokens for p in parts]), torch.cat([p.evaluations for p in parts]))
+    tokens, evaluations = torch.cat([p.tokens for p in parts]), torch.cat([p.evaluations for p in parts])
+    return FlowResult(tokens, evaluations if width is None else evaluations * possible)
 
 
-def _map_chunk(noise: Tensor, log_probs: Tensor, codes: Codes, solver: Solver) -> FlowResult:
+def check_possible(counts: Tensor) -> None:
+    """Raise DDError if one of these is 0: `FlowResult.evaluations` of tokens that had no possible code."""
+    if not (counts > 0).all():
+        raise DDError("log_probs must leave every token one possible code, got a row of -inf or NaN")
+
+
+def _map_chunk(noise: Tensor, log_probs: Tensor, codes: Codes, solver: Solver, width: int | None) -> FlowResult:
     """Some tokens at once."""
     merged = codes.merge(log_probs)
     if merged.shape[1] < len(codes.vectors):  # the dummy beside a single code
         merged = torch.cat([merged, torch.full_like(merged, -math.inf)], -1)
-    ends = solve(noise, merged, codes.vectors, solver)
+    if width is None:
+        ends = solve(noise, merged, codes.vectors, solver)
+    else:
+        ends = solve_fixed(noise, merged, codes.vectors, solver, width)
     chosen, left = two_codes(ends, codes.inverse is not None)
-    order = ends.row.argsort()
-    tokens = chosen[order]
-    if left is not None:
-        tokens = codes.members(tokens, left[order], log_probs)
-    return FlowResult(tokens, ends.evaluations[order])
+    if width is None:  # in the order in which tokens were decided
+        order = ends.row.argsort()
+        chosen, left = chosen[order], None if left is None else left[order]
+        evaluations = ends.evaluations[order]
+    else:
+        evaluations = ends.evaluations
+    return FlowResult(chosen if left is None else codes.members(chosen, left, log_probs), evaluations)
 
 
 def posterior(x: Tensor, t: Tensor, log_probs: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:

@@ -57,7 +57,8 @@ class Pool:
     log_probs (N, W); codes augmented, shared (W, C+1) or own (N, W, C+1), and the same `with_one`; ids (N, W): own
     codes' places in the codebook, None where shared. weights (N, W): the latest posterior; where the fused kernel keeps
     it to itself, None, and light (N,) is `_light` of it. point (N,): of the grid, where two codes were left, or -1;
-    decided (N, C+1): u there.
+    decided (N, C+1): u there. active (N,) bool: tokens that are still here, None for all; the fused kernel leaves out
+    the others.
     """
 
     row: Tensor
@@ -72,6 +73,7 @@ class Pool:
     light: Tensor | None
     point: Tensor
     decided: Tensor
+    active: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.columns = self.past.view(PAST + 1, -1).T  # (N (C+1), P+1)
@@ -97,16 +99,16 @@ class Pool:
         vectors = self.codes.take_along_dim(columns[..., None], 1)[..., :-1]
         return vectors, self.log_probs.gather(1, columns), self.ids.gather(1, columns)
 
-    def step(self, k: int, grid: Grid, threshold: float) -> None:
-        """From point k of the grid to k+1, with one evaluation of m."""
+    def step(self, k: int, grid: Grid, threshold: float | None) -> None:
+        """From point k of the grid to k+1, with one evaluation of m. threshold: for `small` there, None: not asked."""
         flat = torch.addmv(self.u.view(-1), self.columns, grid.predict[k])
         self.derive(flat.view_as(self.u), grid.rho[k + 1], grid.slot(k + 1), threshold)
         self.u = flat.addmv_(self.columns, grid.correct[k]).view_as(self.u)
 
-    def derive(self, u: Tensor, rho: float, slot: int, threshold: float) -> None:
+    def derive(self, u: Tensor, rho: float, slot: int, threshold: float | None) -> None:
         """du/drho at u, into a slot of the ring."""
-        if self.ids is None and kernel.usable(u):
-            moments, self.light = kernel.posterior_mean(rho * u, self.log_probs, self.codes, threshold)
+        if self.ids is None and kernel.usable(u, len(self.codes)):
+            moments, self.light = kernel.posterior_mean(rho * u, self.log_probs, self.codes, threshold, self.active)
             moments[:, -1] = 1
             self.weights = None
         else:
@@ -166,14 +168,20 @@ def likeliest_two(weights: Tensor) -> Tensor:
     return torch.cat([first, weights.scatter(1, first, -1.0).argmax(-1, keepdim=True)], -1)
 
 
+def looks_at(k: int) -> bool:
+    """Whether it is looked at point k of the grid which tokens are decided."""
+    return k == 0 or (k >= LOOK_FROM and (k - LOOK_FROM) % LOOK_EVERY == 0)
+
+
 def solve(noise: Tensor, log_probs: Tensor, codes: Tensor, solver: Solver) -> Ends:
     """Every token from r = 0 until two codes are left. noise (N, C), log_probs (N, V), codes (V, C) of spread 1."""
     grid = make_grid(solver.first, solver.ratio, solver.max_evaluations, noise.device)
     pools = Pools(grid, start(noise, log_probs, augment(codes)), solver.negligible)
     for k in range(len(grid.rho)):
+        look = looks_at(k)
         if k:
-            pools.step(k - 1)
-        if k == 0 or (k >= LOOK_FROM and (k - LOOK_FROM) % LOOK_EVERY == 0):
+            pools.step(k - 1, look)
+        if look:
             pools.sort(k)
             if pools.empty:
                 break
@@ -213,11 +221,11 @@ class Pools:
         """Whether every token has two codes left."""
         return not any(self.stages)
 
-    def step(self, k: int) -> None:
-        """From point k of the grid to k+1."""
+    def step(self, k: int, look: bool) -> None:
+        """From point k of the grid to k+1. look: `sort` follows."""
         for pool, width in zip(self.stages, self.widths, strict=True):
             if pool is not None:
-                pool.step(k, self.grid, self.negligible / width)
+                pool.step(k, self.grid, self.negligible / width if look else None)
 
     def sort(self, k: int) -> None:
         """Move tokens to where they belong at point k."""

@@ -241,7 +241,9 @@ class Student(nn.Module, ABC):
 
 
 def check_classes(labels: Tensor, classes: int) -> None:
-    """Refuse class indices outside 0..classes (the last one means "no class")."""
+    """Refuse class indices outside 0..classes (the last one means "no class"); not while a CUDA graph is recorded."""
+    if labels.is_cuda and torch.cuda.is_current_stream_capturing():
+        return
     if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) <= classes):
         raise DDError(
             f"classes: expected indices 0..{classes - 1} ({classes} for none), got {int(labels.min())}.."

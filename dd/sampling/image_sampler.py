@@ -20,7 +20,7 @@ from dd.models.precision import Precision, autocast
 from dd.sampling import samplers as sampling
 from dd.sampling.timing import median_seconds, shortest_seconds
 from dd.trajectories.noise import noise, uniform
-from dd.trajectories.trajectory import decode, mapped, multinomial
+from dd.trajectories.trajectory import Mapped, decode, multinomial
 
 Batch = tuple[Tensor, Tensor | None]  # images (B, C, H, W), classes (B,) or None
 
@@ -213,7 +213,7 @@ class ImageSampler:
             return known[:, : self.teacher.groups.starts[stop]].long()
 
         def make() -> Tensor:
-            draw = mapped(inputs.noise, self._codes_of_map, self.solver)
+            draw = Mapped(inputs.noise, self._codes_of_map, self.solver)
             return decode(self.teacher, inputs.condition, self.filters, draw, stop=stop)
 
         return make() if stop is not None else self._once("teacher", inputs, make)
@@ -224,7 +224,7 @@ class ImageSampler:
         if filters == self.filters and (timed or sampler.noise_scale == 1):
             return self._teacher_tokens(inputs, timed)
         e = _scaled(inputs.noise, sampler.noise_scale)
-        draw = multinomial(self._generator(inputs)) if timed else mapped(e, self._codes_of_map, self.solver)
+        draw = multinomial(self._generator(inputs)) if timed else Mapped(e, self._codes_of_map, self.solver)
         return decode(self.teacher, inputs.condition, filters, draw)
 
     def filters_of(self, sampler: config.TeacherSampler) -> Filters:

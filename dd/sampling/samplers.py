@@ -21,7 +21,7 @@ from dd.flow.grid import Solver
 from dd.flow.map import Codes
 from dd.models.base import Condition, Filters, Groups, Student, StudentOutput, Teacher
 from dd.models.codebook import nearest_code
-from dd.trajectories.trajectory import decode, mapped, multinomial
+from dd.trajectories.trajectory import Mapped, decode, multinomial
 
 
 def perturb(codes: Tensor, noise: Tensor, finished: Tensor, groups: Groups) -> Tensor:
@@ -125,7 +125,7 @@ def sample_with_teacher(
     wide = noise_scale * noise
     x = sample(student, codebook, wide, condition, steps[:-1], split, begun) if teacher_start else wide
     prefix = nearest_code(x[:, : groups.starts[teacher_start]], codebook)
-    draw = mapped(noise, codes or Codes.prepare(codebook), solver)
+    draw = Mapped(noise, codes or Codes.prepare(codebook), solver)
     known_codes = codebook[decode(teacher, condition, filters, draw, prefix, steps[-1])]
     x = torch.cat([known_codes, wide[:, known_codes.shape[1] :]], 1)
     return _evaluate(student, codebook, x, wide, condition, steps[-1], split)

@@ -13,6 +13,7 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ from dd.flow.map import Codes
 from dd.models.base import Condition, Filters, Teacher
 from dd.system.files import atomic_path, sha256_file
 from dd.trajectories.noise import noise
-from dd.trajectories.trajectory import trajectory
+from dd.trajectories.trajectory import Trajectory, trajectory
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
@@ -154,20 +155,24 @@ def make_rows(
     teacher: Teacher,
     codes: Codes | None = None,
     lookup: Callable[[Tensor], Condition] | None = None,
+    loop: Callable[[Condition, Tensor], Trajectory] | None = None,
 ) -> tuple[pa.Table, float]:
     """Compute a shard: its table and the mean evaluations of a token.
 
-    lookup: from condition numbers (B,) to what the teacher takes (captions); default the numbers themselves.
+    lookup: from condition numbers (B,) to what the teacher takes (captions); default the numbers themselves. loop: from
+    conditions and noise (B, L, C) to a trajectory; default the eager one.
     """
     device = teacher.codebook.device
-    codes = codes or Codes.prepare(teacher.codebook)
+    if loop is None:
+        codes = codes or Codes.prepare(teacher.codebook)
+        loop = partial(trajectory, teacher, filters=plan.filters, solver=plan.solver, codes=codes)
     parts, evaluations = [], 0
     for first in range(shard.first, shard.first + shard.rows, plan.batch):
         indices = torch.arange(first, min(first + plan.batch, shard.first + shard.rows))
         numbers = indices % plan.conditions
         condition = lookup(numbers) if lookup else numbers.to(device)
         e = noise(plan.seed, indices, plan.length, plan.width)
-        result = trajectory(teacher, condition, e, plan.filters, plan.solver, codes)
+        result = loop(condition, e)
         parts.append(result.tokens.cpu())
         evaluations += int(result.evaluations.sum())
     tokens = torch.cat(parts)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dd.errors import DDError
 from dd.flow.grid import Solver
-from dd.flow.map import Codes, map_noise
+from dd.flow.map import Codes, FlowResult, check_possible, map_noise
 from dd.models.base import Condition, Filters, Teacher
 
 
@@ -52,6 +52,8 @@ def decode(
         parts.append(draw(teacher.log_probs(state), groups.slice(group)))
         if group + 1 < stop:
             teacher.advance(state, parts[-1])
+    if isinstance(draw, Mapped):
+        draw.check()
     return torch.cat(parts, 1)
 
 
@@ -69,16 +71,29 @@ def multinomial(generator: torch.Generator) -> Draw:
     return draw
 
 
-def mapped(noise: Tensor, codes: Codes, solver: Solver | None = None, evaluations: list[Tensor] | None = None) -> Draw:
-    """What the noise (B, L, C) is mapped to. evaluations: (B, n) of each group are appended to it."""
+class Mapped:
+    """What the noise (B, L, C) is mapped to: a `Draw`. evaluations: (B, n) of the groups drawn so far.
 
-    def draw(log_probs: Tensor, positions: slice) -> Tensor:
-        result = map_noise(noise[:, positions].flatten(0, 1), log_probs.flatten(0, 1), codes, solver)
-        if evaluations is not None:
-            evaluations.append(result.evaluations.view(log_probs.shape[:2]))
+    Nothing is read from an accelerator while the loop runs; `check` does it behind its end.
+    """
+
+    def __init__(self, noise: Tensor, codes: Codes, solver: Solver | None = None) -> None:
+        self.noise, self.codes, self.solver = noise, codes, solver
+        self.evaluations: list[Tensor] = []
+
+    def __call__(self, log_probs: Tensor, positions: slice) -> Tensor:
+        result = self.map(self.noise[:, positions].flatten(0, 1), log_probs.flatten(0, 1))
+        self.evaluations.append(result.evaluations.view(log_probs.shape[:2]))
         return result.tokens.view(log_probs.shape[:2])
 
-    return draw
+    def map(self, noise: Tensor, log_probs: Tensor) -> FlowResult:
+        """One group's tokens, all images' together: noise (B n, C), log_probs (B n, V)."""
+        return map_noise(noise, log_probs, self.codes, self.solver)
+
+    def check(self) -> None:
+        """Raise DDError where the teacher gave a token no possible code."""
+        if self.evaluations:
+            check_possible(torch.cat(self.evaluations, 1))
 
 
 def trajectory(
@@ -88,18 +103,19 @@ def trajectory(
     filters: Filters,
     solver: Solver | None = None,
     codes: Codes | None = None,
+    draw: Mapped | None = None,
 ) -> Trajectory:
     """The tokens that the noise (B, L, C) leads to.
 
-    codes: `Codes.prepare(teacher.codebook)`; pass it when calling repeatedly.
+    codes: `Codes.prepare(teacher.codebook)`; pass it when calling repeatedly. draw: another way to run the map.
     """
     shape = (teacher.groups.length, teacher.codebook.shape[1])
     if noise.ndim != 3 or noise.shape[1:] != shape:
         raise DDError(f"noise must be (B, {shape[0]}, {shape[1]}) for this teacher, got {tuple(noise.shape)}")
-    evaluations: list[Tensor] = []
-    draw = mapped(noise.to(teacher.codebook.device), codes or Codes.prepare(teacher.codebook), solver, evaluations)
+    if draw is None:
+        draw = Mapped(noise.to(teacher.codebook.device), codes or Codes.prepare(teacher.codebook), solver)
     tokens = decode(teacher, condition, filters, draw)
-    return Trajectory(tokens, torch.cat(evaluations, 1))
+    return Trajectory(tokens, torch.cat(draw.evaluations, 1))
 
 
 def sample(teacher: Teacher, condition: Condition, filters: Filters, generator: torch.Generator) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,16 @@ from typing import cast
 from torch import Tensor
 
 from dd.checkpoints.teachers import load_teacher_dir
+from dd.errors import DDError
 from dd.flow.map import Codes
-from dd.models.base import Teacher
+from dd.models.base import Condition, Teacher
+from dd.models.compiled import compile_blocks
 from dd.system.device import DeviceName, choose_device
 from dd.system.machine import one_thread
 from dd.text.conditions import Captions
+from dd.trajectories.graphs import GraphedLoop
 from dd.trajectories.plan import Shard, ShardPlan, finished, make_rows, write_shard
+from dd.trajectories.trajectory import Trajectory
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,27 @@ def _dask_number() -> int:
         return 0
 
 
+LOOPS = ("graphs", "compile")
+
+
+def loop_of(teacher: Teacher, codes: Codes, plan: ShardPlan) -> Callable[[Condition, Tensor], Trajectory] | None:
+    """How the loop is run here, by $DD_LOOP: "graphs" (CUDA graphs), "compile" (torch.compile), or both by a comma.
+
+    None: operation by operation. The environment is no part of a set's identity: compiled blocks round otherwise, which
+    turns a token in thousands, as another kind of card does.
+    """
+    wanted = [word.strip() for word in os.environ.get("DD_LOOP", "").split(",") if word.strip()]
+    if other := [word for word in wanted if word not in LOOPS]:
+        raise DDError(f"DD_LOOP: expected {' or '.join(LOOPS)} or both by a comma, got {other[0]!r}")
+    if "compile" in wanted:
+        compile_blocks(teacher)
+    if "graphs" not in wanted:
+        return None
+    if teacher.codebook.device.type != "cuda":
+        raise DDError("DD_LOOP: graphs are CUDA's, got a teacher on the CPU; leave graphs out")
+    return GraphedLoop(teacher, plan.filters, codes, plan.solver)
+
+
 class Maker:
     """A teacher that makes shards, several at once in several threads if need be."""
 
@@ -79,10 +105,11 @@ class Maker:
         self.teacher: Teacher = load_teacher_dir(job.teacher_dir, worker_device(job))
         self.codes = Codes.prepare(self.teacher.codebook)
         self.lookup = caption_lookup(job)
+        self.loop = loop_of(self.teacher, self.codes, job.plan)
 
     def make(self, shard: Shard) -> None:
         """Write one shard."""
-        table, evaluations = make_rows(self.job.plan, shard, self.teacher, self.codes, self.lookup)
+        table, evaluations = make_rows(self.job.plan, shard, self.teacher, self.codes, self.lookup, self.loop)
         write_shard(self.job.folder, shard, table, evaluations)
 
 

@@ -104,6 +104,59 @@ def test_agrees_with_dopri5_on_the_papers_equation(case: str) -> None:
     assert result.evaluations.double().mean() <= 27
 
 
+@pytest.mark.parametrize("case", ["random", "close", "filtered", "wide"])
+def test_the_fixed_schedule_draws_the_same_tokens(case: str) -> None:
+    """Codes of negligible weight are dropped at other points, so one token in a thousand may turn."""
+    count = 1500
+    if case == "close":
+        codes, log_p = close_codebook(64, 4, width=8, distance=0.04), peaked(count, 256, 2.0, seed=1)
+    else:
+        size, width = {"random": (600, 8), "filtered": (600, 16), "wide": (700, 32)}[case]
+        codes, log_p = random_codebook(size, width, seed=1), peaked(count, size, 3.0, seed=1)
+    if case == "filtered":
+        log_p = log_p.masked_fill(log_p < log_p.topk(50, -1).values[:, -1:], -math.inf).log_softmax(-1)
+    e = normal(count, codes.shape[1], seed=9)
+    free, fixed = (map_noise(e, log_p, codes, fixed=choice) for choice in (False, True))
+    assert (free.tokens != fixed.tokens).sum() <= 1
+    later = fixed.evaluations - free.evaluations
+    assert later.double().mean() < 2.5  # a token waits at most for the next move
+    assert later.min() >= -3
+
+
+def test_the_fixed_schedule_keeps_frequencies_of_duplicates_and_of_single_codes() -> None:
+    base = random_codebook(20, 6, seed=4)
+    codes = base[torch.tensor([0, 1, 1, 2, 3, 3, 3, *range(4, 20)])]
+    log_p = peaked(1, len(codes), 1.0, seed=4)[0]
+    result = map_noise(normal(20000, 6, seed=4), log_p.expand(20000, -1), codes, fixed=True)
+    assert chi_square(result.tokens, log_p.exp()) > 1e-3
+    for size in (1, 2, 300):
+        certain = torch.full((50, size), -math.inf)
+        certain[:, size // 2] = 0
+        assert (map_noise(normal(50, 4), certain, random_codebook(size, 4), fixed=True).tokens == size // 2).all()
+
+
+def test_the_fixed_schedule_out_of_evaluations() -> None:
+    codes, log_p = random_codebook(256, 8, seed=2), peaked(300, 256, 2.0, seed=2)
+    for most in (2, 3, 12, 41):
+        result = map_noise(normal(300, 8), log_p, codes, Solver(max_evaluations=most), fixed=True)
+        assert result.evaluations.max() <= most
+        assert (log_p.gather(1, result.tokens[:, None]) > -12).all()
+
+
+def test_dense_spots_of_a_codebook_lengthen_the_lists_or_rule_the_fixed_schedule_out() -> None:
+    spread = random_codebook(900, 4, seed=1)
+    assert Codes.prepare(spread).width(Solver()) == 32
+    dense = torch.cat([spread, spread[:1] + 1e-3 * normal(100, 4)])
+    assert Codes.prepare(dense).width(Solver()) == 128
+    log_p, e = peaked(400, len(dense), 1.0, seed=5), normal(400, 4, seed=5)
+    log_p[:, :900] -= 6  # nearly all of them end in the dense spot
+    log_p = log_p.log_softmax(-1)
+    free, fixed = (map_noise(e, log_p, dense, fixed=choice) for choice in (False, True))
+    assert (free.tokens != fixed.tokens).sum() <= 2
+    crowded = torch.cat([spread, spread[:1] + 1e-3 * normal(800, 4)])
+    assert Codes.prepare(crowded).width(Solver()) is None
+
+
 def test_a_coarser_grid_takes_fewer_evaluations_and_is_unbiased_too() -> None:
     codes = random_codebook(256, 8, seed=2)
     log_p = peaked(1, 256, 2.0, seed=2).expand(4000, -1)

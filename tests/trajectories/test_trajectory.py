@@ -8,7 +8,7 @@ from dd.errors import DDError
 from dd.flow.map import Codes
 from dd.models.base import Filters
 from dd.trajectories.noise import noise
-from dd.trajectories.trajectory import balanced_classes, decode, mapped, multinomial, sample, trajectory
+from dd.trajectories.trajectory import Mapped, balanced_classes, decode, multinomial, sample, trajectory
 from tests.helpers.paths import ROOT
 from tests.helpers.toy_project import tiny_teacher
 
@@ -83,7 +83,7 @@ def test_decoding_behind_a_prefix_and_up_to_a_group(family):
     whole = trajectory(teacher, labels, e, filters, codes=codes).tokens
     for first, stop in ((0, 2), (1, 2), (1, len(groups)), (2, 2)):
         begun = whole[:, : groups.starts[first]]
-        drawn = decode(teacher, labels, filters, mapped(e, codes), begun, stop)
+        drawn = decode(teacher, labels, filters, Mapped(e, codes), begun, stop)
         assert torch.equal(drawn, whole[:, : groups.starts[stop]])
 
 
@@ -97,9 +97,11 @@ def test_random_draws_are_those_of_multinomial():
 
 
 def test_one_loop_and_one_multinomial_draw():
-    """Whatever draws tokens group by group calls `decode`; its draws are `multinomial` and `mapped`."""
+    """Whatever draws tokens group by group calls `decode`; its draws are `multinomial` and `Mapped`."""
     files = {p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8") for p in (ROOT / "dd").rglob("*.py")}
     found = {text: sorted(name for name in files if text in files[name]) for text in (".advance(", "exponential_(")}
-    # models/base.py has an example in a docstring; counting walks through a teacher without drawing
-    assert found[".advance("] == ["dd/models/base.py", "dd/presets/counting.py", "dd/trajectories/trajectory.py"]
+    # models/base.py has an example in a docstring; counting walks through a teacher without drawing; graphs passes on
+    # what `decode` calls
+    callers = ["dd/models/base.py", "dd/presets/counting.py", "dd/trajectories/graphs.py"]
+    assert found[".advance("] == [*callers, "dd/trajectories/trajectory.py"]
     assert found["exponential_("] == ["dd/trajectories/trajectory.py"]
