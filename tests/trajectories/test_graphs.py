@@ -14,7 +14,7 @@ from dd.trajectories.noise import noise
 from dd.trajectories.trajectory import trajectory
 from dd.trajectories.worker import loop_of
 from tests.helpers.codebooks import peaked, random_codebook
-from tests.helpers.recorded import NoReads, StandIn
+from tests.trajectories.recorded import NoReads, StandIn
 from tests.helpers.toy_project import tiny_teacher
 
 FILTERS = {
