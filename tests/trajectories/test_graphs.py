@@ -14,8 +14,8 @@ from dd.trajectories.noise import noise
 from dd.trajectories.trajectory import trajectory
 from dd.trajectories.worker import loop_of
 from tests.helpers.codebooks import peaked, random_codebook
-from tests.trajectories.recorded import NoReads, StandIn
 from tests.helpers.toy_project import tiny_teacher
+from tests.trajectories.recorded import NoReads, StandIn
 
 FILTERS = {
     "llamagen": Filters(guidance=1.5, top_k=20, guidance_tokens=3),
