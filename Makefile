@@ -9,7 +9,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 PIP := pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
-TOOLS := dd stages pipeline zoo tests setup.py
+TOOLS := dd stages pipeline zoo tests examples setup.py
 
 .PHONY: help repository demo demo-all zoo test lint format soak ui clean smoke-gpu
 .SILENT:

@@ -1,10 +1,11 @@
-"""A distilled model as a folder, which is a repository of the hub too: tensors and settings, nothing that runs.
+"""A distilled model as a folder, which is a repository of the hub too: tensors and settings; reading runs none of it.
 
     model_index.json            what it is (`Settings`), in the form of diffusers' pipelines
     transformer/                the student: config.json and diffusion_pytorch_model.safetensors
     vqvae/                      the tokenizer, likewise
     teacher/                    the teacher's transformer, if it was asked for
     README.md, samples.png      the model card (`dd.publish.card`)
+    app.py, requirements.txt    a page to play with it (`dd.publish.space`), never read by `dd.load`
 
 `DDPipeline.from_pretrained` (`dd.publish.pipeline`) reads the same folder, and writes such a one.
 """

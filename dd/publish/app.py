@@ -21,7 +21,6 @@ POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:"
 )
-MOST_SAMPLERS = 3
 SYSTEM = ("system-ui", "sans-serif")
 
 
@@ -46,27 +45,29 @@ def build(model: Model) -> Any:
         import gradio as gr
     except ImportError:
         raise DDError("app: Gradio is not installed: pip install -c constraints.txt 'dd[app]'") from None
-    names = list(samplers(model))[:MOST_SAMPLERS]
+    names = list(samplers(model))
+    quiet: dict[str, Any] = {"format": "png", "interactive": False, "buttons": ["download", "fullscreen"]}
     with gr.Blocks(title=model.name, analytics_enabled=False) as page:
         gr.Markdown(f"# {model.name}\nOne noise, drawn by the student in one or two steps and by its teacher.")
-        with gr.Row():
+        with gr.Row(equal_height=True):
             if model.text_encoder:
                 wanted = gr.Textbox(label="prompt", value="a red boot", elem_id="wanted", scale=3)
             else:
                 wanted = gr.Dropdown(model.class_names(), label="class", elem_id="wanted", scale=3)
             seed = gr.Number(0, label="seed", elem_id="seed")
-            images = gr.Slider(1, MOST_IMAGES, 9, step=1, label="images", elem_id="images")
+            images = gr.Slider(1, MOST_IMAGES, 9, step=1, label="images", elem_id="images", min_width=240)
             chosen = gr.CheckboxGroup(names, value=names, label="drawn by", elem_id="chosen", scale=2)
         button = gr.Button("Draw", variant="primary", elem_id="draw")
+        shown: list[Any] = []
         with gr.Row():
-            grids = [
-                gr.Image(label=name, format="png", interactive=False, visible=place == 0, elem_id=f"grid-{place}")
-                for place, name in enumerate(names)
-            ]
-        slider = gr.ImageSlider(label="one step | two steps", format="png", visible=False, elem_id="slider")
-        times = gr.Markdown(elem_id="times")
-        download = gr.DownloadButton("Download", visible=False, elem_id="download")
-        outputs = [*grids, slider, times, download]
+            for place, name in enumerate(names):
+                with gr.Column(min_width=240):
+                    caption = gr.Markdown(name, elem_id=f"caption-{place}")
+                    grid = gr.Image(show_label=False, visible=False, elem_id=f"grid-{place}", **quiet)
+                shown += [caption, grid]
+        slider = gr.ImageSlider(label="one step | two steps", visible=False, elem_id="slider", **quiet)
+        download = gr.DownloadButton("Download all as one picture", visible=False, elem_id="download")
+        outputs = [*shown, slider, download]
         button.click(_drawer(model, names), [wanted, seed, images, chosen], outputs, api_name="draw")
     return page
 
@@ -81,16 +82,14 @@ def _drawer(model: Model, names: list[str]) -> Any:
             drawn = {one.title: one for one in draw(model, wanted, seed, images, chosen)}
         except DDError as error:
             raise gr.Error(str(error), print_exception=False) from None
-        found: list[Any] = [
-            gr.update(value=drawn[name].picture, label=drawn[name].caption, visible=True)
-            if name in drawn
-            else gr.update(value=None, visible=False)
-            for name in names
-        ]
-        pair = [drawn[name].picture for name in names if name in drawn and name != "teacher"][:2]
+        found: list[Any] = []
+        for name in names:
+            one = drawn.get(name)
+            found.append(one.caption if one else name)
+            found.append(gr.update(value=one.picture if one else None, visible=one is not None))
+        pair = [one.picture for name, one in drawn.items() if name != "teacher"][:2]
         both = len(pair) == 2
         found.append(gr.update(value=(pair[0], pair[1]) if both else None, visible=both))
-        found.append("  \n".join(one.caption for one in drawn.values()))
         path = Path(tempfile.mkdtemp(prefix="dd-app-")) / f"{model.name}-seed-{seed:.0f}.png"
         Image.fromarray(side_by_side(list(drawn.values()))).save(path)
         return [*found, gr.update(value=str(path), visible=True)]

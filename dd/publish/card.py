@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from dd.checkpoints.exported import Settings
 from dd.errors import DDError
 from dd.evaluation.rows import Row
+from dd.publish.space import metadata
 from dd.report.table import render
 
 # Licences under the names that the hub knows; others go as "other" with their own name.
@@ -49,6 +50,7 @@ def model_card(
         base_model=base_model,
         model_name=settings.name if rows else None,
         eval_results=_results(rows) or None,
+        **metadata(),
     )
     parts = [
         f"---\n{data.to_yaml()}\n---\n\n# {settings.name}",

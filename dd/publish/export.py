@@ -1,4 +1,4 @@
-"""From a model in memory to a complete folder: weights, card and picture."""
+"""From a model in memory to a complete folder: weights, card, picture, page."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dd.checkpoints.teachers import tensors_hash
 from dd.config import project_root
 from dd.evaluation.rows import Row, read_rows
 from dd.publish.card import model_card
+from dd.publish.space import write_page
 from dd.system.files import write_text
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ COLUMNS = 10
 def export(
     model: Model, target: Path, teacher: bool = False, prompts: Sequence[str] = (), address: str = "owner/name"
 ) -> Settings:
-    """Write a model with its card into a folder (`dd.checkpoints.exported.write_folder`).
+    """Write a model with its card into a folder (`dd.checkpoints.exported.write_folder`), and a page to play with it.
 
     prompts: what a text-to-image model draws for the picture; without any it gets none. address: the repository that
     the card speaks of. Raises DDError.
@@ -38,6 +39,7 @@ def export(
     settings = write_folder(target, exported, teacher)
     if picture:
         draw_picture(model, target / PICTURE, prompts)
+    write_page(target, text=bool(settings.text_encoder))
     write_text(target / "README.md", card)
     return settings
 

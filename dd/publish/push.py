@@ -15,10 +15,18 @@ from typing import Any
 
 from dd.checkpoints.exported import COMPONENTS, INDEX, WEIGHTS, is_repository
 from dd.errors import DDError, TemporaryError
+from dd.publish.space import APP, REQUIREMENTS
 
 log = logging.getLogger(__name__)
 PARTS = (*COMPONENTS, "teacher")
-FILES = (INDEX, "README.md", "samples.png", *(f"{part}/{name}" for part in PARTS for name in ("config.json", WEIGHTS)))
+FILES = (
+    INDEX,
+    "README.md",
+    "samples.png",
+    APP,
+    REQUIREMENTS,
+    *(f"{part}/{name}" for part in PARTS for name in ("config.json", WEIGHTS)),
+)
 ADVICE = {
     401: "log in with `hf auth login`, or set HF_TOKEN",
     403: "the token may not write there: make one with write access to this owner",

@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,14 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+import dd
 from dd.cli.main import app as command
 from dd.errors import DDError
 from dd.publish import app
 from dd.publish.drawing import draw, samplers, side_by_side, tiled
+from dd.publish.export import export
 from tests.helpers.browser import CHROMIUM, Browser
+from tests.helpers.paths import ROOT
 from tests.helpers.tiny_models import tiny_encoder, tiny_model
 
 __all__ = ["tiny_encoder"]
@@ -94,6 +99,23 @@ def test_a_taken_port_in_one_line(monkeypatch: pytest.MonkeyPatch):
         app.check_port("127.0.0.1", 70_000)
 
 
+def test_an_export_is_a_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """app.py runs with nothing but the folder; the card's head and the requirements name what a Space installs."""
+    monkeypatch.setenv("DD_ROOT", str(tmp_path))
+    folder = tmp_path / "space"
+    export(tiny_model("llamagen"), folder, teacher=True)
+    started: list[Any] = []
+    monkeypatch.setattr(app, "launch", started.append)
+    runpy.run_path(str(folder / "app.py"), run_name="__main__")
+    assert list(samplers(started[0])) == ALL
+    head = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+    assert (head["sdk"], head["app_file"]) == ("gradio", "app.py")
+    pinned = (ROOT / "constraints.txt").read_text().splitlines()
+    assert f"gradio=={head['sdk_version']}" in pinned
+    lines = (folder / "requirements.txt").read_text().splitlines()
+    assert lines[1:] == [f"./dd-{dd.__version__}-py3-none-any.whl[app]", f"gradio=={head['sdk_version']}"]
+
+
 # -------------------------------------------------------------------------------------------------------- served
 
 
@@ -115,13 +137,14 @@ def test_a_client_draws(served: str, tmp_path: Path):
     from gradio_client.exceptions import AppError
 
     client = Client(served, verbose=False, download_files=str(tmp_path))
-    *grids, slider, times, download = client.predict("shoe", 3, 4, ALL, api_name="/draw")
+    *shown, slider, download = client.predict("shoe", 3, 4, ALL, api_name="/draw")
+    captions, grids = shown[::2], shown[1::2]
     model = tiny_model("llamagen")
     for grid, steps in zip(grids, (1, 2, "teacher"), strict=True):
         shown = np.asarray(Image.open(grid["value"]["path"] if isinstance(grid["value"], dict) else grid["value"]))
         assert np.array_equal(shown[..., :3], tiled(model.sample("shoe", n=4, steps=steps, seed=3)))
     assert slider["visible"]
-    assert times.count(" 4 images in ") == 3
+    assert all(" 4 images in " in caption for caption in captions)
     assert download["value"].endswith("toy-seed-3.png")
     with pytest.raises(AppError, match="seed: expected a whole number from 0"):
         client.predict("shoe", -1, 4, ALL, api_name="/draw")
@@ -150,7 +173,7 @@ def test_in_a_browser(served: str, tmp_path: Path):
         loaded = "[0, 1, 2].every(i => document.querySelector(`#grid-${i} img`)?.naturalWidth > 400)"
         browser.until(loaded)
         assert re.search(
-            r"one step: 9 images in \d+\.\d\d s", browser.run("document.querySelector('#times').innerText")
+            r"one step: 9 images in \d+\.\d\d s", browser.run("document.querySelector('#caption-0').innerText")
         )
         assert browser.run("document.querySelectorAll('#slider img').length") == 2
         assert browser.run("document.querySelector('#download').tagName !== ''")

@@ -186,7 +186,7 @@ def test_the_command_writes_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("dd.api.load", lambda name: tiny_model("var"))
     result = CliRunner().invoke(app, ["export", "toy", str(tmp_path / "out"), "--teacher"])
     assert result.exit_code == 0, result.output
-    assert result.output.startswith(f"wrote {tmp_path / 'out'}: 9 files, ")
+    assert result.output.startswith(f"wrote {tmp_path / 'out'}: 11 files, ")
     names = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert {"model_index.json", "README.md", "samples.png", "teacher/config.json"} <= names
 
