@@ -89,6 +89,12 @@ def _read(root: Path, stamp: tuple[tuple[str, int, int], ...]) -> Plan:
         with Repo(str(root)) as repo:
             graph = repo.index.graph
             found = {_name(stage): _stage(root, stage, graph.successors(stage)) for stage in graph}
+    except PermissionError as error:
+        if error.filename and Path(error.filename).is_relative_to(root):
+            raise  # a checkout that cannot be written
+        raise DDError(
+            f"no permission ({error.filename}), where DVC keeps its locks: set DVC_SITE_CACHE_DIR to a folder of yours"
+        ) from error
     except NotDvcRepoError as error:
         raise DDError(f"{_one_line(error)}: run `git init` and `dvc init` in {root}") from error
     except SCMError as error:

@@ -92,6 +92,17 @@ def test_links_between_pages_lead_somewhere():
     assert not wrong
 
 
+def test_the_tests_that_pages_name_exist():
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / "docs" / "cases.md").read_text(encoding="utf-8"))
+    assert len(named) > 30
+    wrong = [
+        f"{file}::{name}"
+        for file, name in named
+        if not (path := ROOT / "tests" / file).is_file() or f"def {name}(" not in path.read_text(encoding="utf-8")
+    ]
+    assert not wrong
+
+
 @pytest.mark.parametrize(
     "text",
     ["run `dd-cli nonsense`", "`make install`", "python -m stages.nothing", "see `dd.flow.solver.evaluate_it`"],

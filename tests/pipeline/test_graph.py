@@ -1,5 +1,6 @@
 """The plan is DVC's own graph; wrong projects and wrong targets are one clear line."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -77,6 +78,23 @@ def test_no_dvc_no_stages_no_yaml(tmp_path: Path, toy: Toy) -> None:
     assert "\n" not in str(caught.value)
     (toy.root / "dvc.yaml").unlink()
     with pytest.raises(DDError, match=r"found no dvc\.yaml"):
+        graph.read(toy.root)
+
+
+def test_dvcs_folder_of_locks_may_belong_to_somebody_else(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/var/tmp/dvc, HOME or a checkout that cannot be written: the first has a setting, the last is the user's."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", place)
+
+    monkeypatch.setattr("dvc.repo.Repo.__init__", refuse)
+    place = "/var/tmp/dvc"
+    with pytest.raises(
+        DDError, match=r"^no permission \(/var/tmp/dvc\), .*: set DVC_SITE_CACHE_DIR to a folder of yours$"
+    ):
+        graph.read(toy.root)
+    place = str(toy.root / ".dvc" / "tmp")
+    with pytest.raises(PermissionError):
         graph.read(toy.root)
 
 
