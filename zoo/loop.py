@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 
 from dd.config import fingerprint
 from dd.distillation.optimizers import EMA, build_optimizers, cosine, set_rate
-from dd.errors import DDError
+from dd.errors import DDError, Stopped
 from dd.system.progress import Progress, progress
+from dd.system.signals import Requests
 from zoo.settings import HERE, Training
 
 log = logging.getLogger(__name__)
@@ -52,22 +54,23 @@ def fit(
     identity: object,
     label: str,
     best: Best | None = None,
+    owner: str = "",
 ) -> None:
     """Train `model`; it ends in eval mode with its averaged weights (of `best`, those with the lowest score).
 
     loss_of(step) gives the loss terms of one step (their sum is minimised) and draws its randomness from the step
     number alone, so that a resumed run continues exactly. identity: what the run depends on, data included; a
-    checkpoint of anything else is not taken up.
+    checkpoint of anything else is not taken up. owner: whose it is, in the name of its folder. SIGTERM and Ctrl-C end
+    the training after the step, saved: Stopped.
     """
-    folder = HERE / "work" / fingerprint(identity, run, label)
-    checkpoint = folder / "checkpoint.pt"
+    checkpoint = work_folder(owner, identity, run, label) / "checkpoint.pt"
     optimizers = build_optimizers(model, run.lr, run.muon_lr, run.weight_decay)
     ema = EMA(model, run.ema)
     first = _resume(checkpoint, model, optimizers, ema, best)
     saved = time.monotonic()
     model.train()
     bar: Progress[None] = progress(steps, unit="steps", label=label, done=first)
-    with bar:
+    with bar, Requests(interrupt=True) as asked:
         for step in range(first, steps):
             set_rate(optimizers, cosine(step, steps, run.warmup, 0.01))
             terms = loss_of(step)
@@ -85,13 +88,25 @@ def fit(
             if best and ((step + 1) % best.every == 0 or step + 1 == steps):
                 best.look(step + 1, model, ema)
             bar.update(1, **shown)
-            if time.monotonic() - saved > 60 * run.checkpoint_minutes:
+            if asked.save or time.monotonic() - saved > 60 * run.checkpoint_minutes:
                 _save(checkpoint, step + 1, model, optimizers, ema, best)
-                saved = time.monotonic()
+                saved, asked.save = time.monotonic(), False
+            if asked.stop:
+                raise Stopped(f"{label}: stopped after step {step + 1}, which is saved: the same command goes on")
     model.load_state_dict(best.weights if best and best.weights else ema.average)
     if best and best.weights:
         log.info("%s: kept the weights of step %d of %d, score %.4f", label, best.step, steps, best.score)
     model.eval()
+
+
+def work_folder(owner: str, identity: object, run: Training, label: str) -> Path:
+    """Where the checkpoint of a training lies: zoo/work/<owner>-<fingerprint>."""
+    return HERE / "work" / f"{owner or label.split()[0]}-{fingerprint(identity, run, label)}"
+
+
+def forget(owner: str, identity: object, run: Training, label: str) -> None:
+    """Remove the checkpoint of a training whose network is written."""
+    shutil.rmtree(work_folder(owner, identity, run, label), ignore_errors=True)
 
 
 def _save(

@@ -18,6 +18,8 @@ from dd.system.files import atomic_path
 from zoo import sanity
 from zoo.settings import HERE, load_settings, pick, run_zoo
 
+MANY_CLASSES = 100
+
 
 def batches(data: ImageSet, size: int = 500) -> Iterator[Tensor]:
     """(B, 3, H, W) uint8 in the data set's order."""
@@ -28,13 +30,16 @@ def batches(data: ImageSet, size: int = 500) -> Iterator[Tensor]:
 def floor_images(train: ImageSet, count: int = 10_000) -> dict[str, np.ndarray]:
     """`count` training images: what the rows `real` and `reconstruction` are measured on.
 
-    The classes in turn; or, where the smallest class would leave out more than a third of the images, as often as they
-    are in the data. images (N, H, W, 3) or, where all three channels are equal, (N, H, W); labels (N,).
+    The classes in turn (many of them in random order, so that the first images are of any); or, where the smallest
+    class would leave out more than a third of the images, as often as they are in the data.
+    images (N, H, W, 3) or, where all three channels are equal, (N, H, W); labels (N,).
     """
     labels = np.asarray(train.labels)
     members = [np.flatnonzero(labels == c) for c in range(max(1, len(train.classes)))]
     each = min(count // len(members), min(len(m) for m in members))
     if each * len(members) >= min(count, len(labels)) * 2 / 3:
+        if len(members) > MANY_CLASSES:
+            members = [members[i] for i in np.random.default_rng(0).permutation(len(members))]
         rows = np.stack([m[:each] for m in members], 1).reshape(-1)
     else:
         rows = np.random.default_rng(0).permutation(len(labels))[:count]

@@ -27,11 +27,12 @@ from dd.system.progress import progress
 from dd.text.captions import caption_states, read_captions
 from dd.text.conditions import Captions
 from zoo import sanity
-from zoo.loop import Best, fit
+from zoo.loop import Best, fit, forget
 from zoo.pixels import move, to_model
 from zoo.settings import HERE, TeacherSettings, TokenizerSettings, load_settings, pick, run_zoo
 
 log = logging.getLogger(__name__)
+LABEL = "teacher"
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def train(settings: TeacherSettings, teacher: Teacher, data: TokenSet, test: Tok
     best = None
     if settings.validate_every:
         best = Best(lambda: negative_log_likelihood(teacher, test.first(2000)), settings.validate_every)
-    fit(teacher.get_submodule("transformer"), loss_of, steps, run, identity, "teacher", best)
+    fit(teacher.get_submodule("transformer"), loss_of, steps, run, identity, LABEL, best, settings.tokenizer)
     return teacher.eval()
 
 
@@ -180,6 +181,7 @@ def main(name: str) -> str:
     made = {"data": source.dataset, "config": config, "text_encoder": settings.text_encoder}
     weights = teacher.get_submodule("transformer").state_dict()
     save_tensors(HERE / name / "teacher.safetensors", weights, {**made, **about})
+    forget(settings.tokenizer, identity, settings.train, LABEL)
     return f"wrote zoo/{name}/teacher.safetensors: {about}"
 
 

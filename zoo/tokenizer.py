@@ -22,7 +22,7 @@ from dd.models.base import Tokenizer
 from dd.models.registry import build_tokenizer, family
 from dd.system.files import sha256_file
 from zoo import sanity
-from zoo.loop import fit
+from zoo.loop import fit, forget
 from zoo.pixels import to_model
 from zoo.settings import HERE, TokenizerSettings, load_settings, pick, run_zoo
 
@@ -111,8 +111,12 @@ def train(settings: TokenizerSettings, data: ImageSet, extractor: SmallClassifie
         }
 
     model.to(memory_format=torch.channels_last)
-    fit(model, loss_of, steps, run, identity, f"tokenizer {settings.family}")
+    fit(model, loss_of, steps, run, identity, _label(settings), owner=settings.dataset)
     return model
+
+
+def _label(settings: TokenizerSettings) -> str:
+    return f"tokenizer {settings.family}"
 
 
 @torch.no_grad()
@@ -147,6 +151,7 @@ def main(name: str) -> str:
     target = HERE / name / "tokenizer.safetensors"
     made = {"data": settings.dataset, "family": settings.family, "config": settings.config}
     save_tensors(target, model.state_dict(), {**made, **{k: str(v) for k, v in about.items()}})
+    forget(settings.dataset, identity, settings.train, _label(settings))
     return f"wrote zoo/{name}/tokenizer.safetensors: {about}"
 
 

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 THREADS = 2
 AHEAD = 64  # files that are read before they are asked for
 FEW = 1000  # pictures below which a plain warning is due
+FEW_IN_CLASS = 10
 NAMED = 5  # files that a one-line message names
 
 
@@ -100,6 +101,11 @@ class Survey:
         if counts and max(counts.values()) > 20 * min(counts.values()):
             least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
             found.append(f"classes of very different size: {least} {counts[least]}, {most} {counts[most]}")
+        if len(counts) > 1 and (typical := sorted(counts.values())[len(counts) // 2]) < FEW_IN_CLASS:
+            found.append(
+                f"{len(counts)} classes of about {typical} picture(s): too few to learn what a class is; make fewer, "
+                "larger classes, or put all pictures into one folder"
+            )
         folded = Counter(name.casefold() for name in counts)
         if twins := [name for name in counts if folded[name.casefold()] > 1]:
             found.append(f"classes that differ in upper and lower case only: {_some(twins)}")
@@ -262,11 +268,7 @@ def pack_folder(
         }
     else:
         other = checked(test_folder, on_error)
-        if other.listing.classes != found.listing.classes:
-            raise DDError(
-                f"test_folder has classes {_some(other.listing.classes)} ({len(other.listing.classes)}), expected "
-                f"{_some(found.listing.classes)} ({len(found.listing.classes)}): rename or add folders"
-            )
+        same_classes(found, other)
         known = {other.digests[file.name] for file in other.read}
         train = [file for file in found.read if found.digests[file.name] not in known]
         if len(train) < len(found.read):
@@ -277,6 +279,16 @@ def pack_folder(
             raise DDError(f"no picture is left for {name}ing: give other folders, or another test_share")
         _pack(files, target / name, size, crop, found.listing.classes)
     return {name: len(files) for name, files in parts.items()}
+
+
+def same_classes(found: Survey, other: Survey) -> None:
+    """Raise DDError if a test folder has other classes than the training folder."""
+    mine, theirs = found.listing.classes, other.listing.classes
+    if mine != theirs:
+        raise DDError(
+            f"test_folder has classes {_some(theirs)} ({len(theirs)}), expected {_some(mine)} ({len(mine)}): "
+            "rename or add folders"
+        )
 
 
 def checked(root: Path, on_error: str = "skip") -> Survey:

@@ -273,6 +273,7 @@ def distill(name: str, experiment: Experiment, settings: DistillConfig, root: Pa
     if not this_process().is_main_process:
         run(inputs, folder)
         return ""
+    (folder / f"{name}.owner").touch()
     lock = FileLock(folder / "lock")
     try:
         lock.acquire(timeout=0)

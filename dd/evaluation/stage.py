@@ -319,6 +319,7 @@ def main(name: str, keep_images: Path | None = None) -> str:
         stage.rows()
         return ""
     stage.folder.mkdir(parents=True, exist_ok=True)
+    (stage.folder / f"{name}.owner").touch()
     lock = FileLock(stage.folder / "lock")
     try:
         lock.acquire(timeout=0)

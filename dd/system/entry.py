@@ -14,6 +14,7 @@ from dd.system.machine import tune_process
 from dd.system.signals import ignore_warnings
 
 log = logging.getLogger(__name__)
+INTERRUPTED = 128 + 2  # exit status after Ctrl-C
 
 
 def stage_parser(doc: str | None, what: str = "a key of `experiments` in params.yaml") -> argparse.ArgumentParser:
@@ -31,7 +32,7 @@ def run_stage(
     several: the stage shares its work among the processes that $DD_LAUNCH asks for (`dd.system.launch`).
 
     The exit status is 1, or that of a TemporaryError, which tells the caller that another try may succeed, or 143 where
-    SIGTERM ended the work after it was saved. SIGUSR1 is a request to save (`dd.system.signals`).
+    SIGTERM ended the work after it was saved, or 130 after Ctrl-C. SIGUSR1 is a request to save (`dd.system.signals`).
     """
     arguments = parser.parse_args()
     started = time.monotonic()
@@ -49,6 +50,9 @@ def run_stage(
     except Stopped as error:
         log.warning("%s", error)
         raise SystemExit(error.status) from None
+    except KeyboardInterrupt:
+        log.warning("stopped")
+        raise SystemExit(INTERRUPTED) from None
     except DDError as error:
         raise SystemExit(f"error: {error}") from None
     if done:

@@ -1,7 +1,7 @@
 """Signals as requests that a long loop looks at between two steps.
 
 SIGTERM (a scheduler, a person, DVC's or Prefect's supervisor) asks to save and end, SIGUSR1 (Slurm's warning before a
-time limit: `#SBATCH --signal=USR1@300`) to save and go on.
+time limit: `#SBATCH --signal=USR1@300`) to save and go on; Ctrl-C, where a loop wants it, the same as SIGTERM.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ class Requests:
     """What signals ask for inside it, as a context manager; outside they do what they did before.
 
     A second SIGTERM ends the process at once. Threads other than the main one get no signals and see no requests.
+    interrupt: Ctrl-C is such a request too; a second one is a KeyboardInterrupt.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, interrupt: bool = False) -> None:
         self.stop = self.save = False
+        self._numbers = [signal.SIGTERM, signal.SIGUSR1, *([signal.SIGINT] if interrupt else [])]
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Requests:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGUSR1)}
+            self._before = {number: signal.signal(number, self._ask) for number in self._numbers}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -36,9 +38,9 @@ class Requests:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.save = True
-        if number == signal.SIGTERM:
+        if number != signal.SIGUSR1:
             self.stop = True
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @contextlib.contextmanager

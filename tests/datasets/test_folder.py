@@ -251,6 +251,15 @@ def test_odd_folders_are_read_with_a_warning(tmp_path):
     )
 
 
+def test_classes_of_a_few_pictures_are_told_of(tmp_path):
+    for number in range(60):
+        save(tmp_path / "many" / f"c{number // 2:02}" / f"{number}.png", (number, 0, 0))
+        save(tmp_path / "few" / f"c{number // 20:02}" / f"{number}.png", (number, 0, 0))
+    said = "30 classes of about 2 picture(s): too few to learn what a class is; make fewer, larger classes, or put"
+    assert any(line.startswith(said) for line in data.survey(tmp_path / "many").warnings())
+    assert not any("too few to learn" in line for line in data.survey(tmp_path / "few").warnings())
+
+
 def test_a_test_folder_of_ones_own(folder, tmp_path, caplog):
     for name in ("cats", "dogs"):
         save(tmp_path / "test" / name / "new.png", (1, 2, 3) if name == "cats" else (4, 5, 6))
@@ -302,6 +311,23 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
     arguments = [sys.executable, "-c", script, str(tmp_path / "mine"), str(tmp_path / "packed")]
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(done.stdout.split()[-1]) < 50_000  # KiB
+
+
+def test_a_file_of_gigabytes_is_named(tmp_path, monkeypatch):
+    """A hole in a file stands for its size; hashing streams, which is not measured here."""
+    save(tmp_path / "mine" / "cat" / "0.png")
+    for name in ("video.mp4", "scan.tif", "huge.png"):
+        with open(tmp_path / "mine" / "cat" / name, "wb") as file:
+            file.write({"scan.tif": b"II*\0", "huge.png": b"\x89PNG\r\n\x1a\n"}.get(name, b"\0"))
+            file.truncate(4 << 30)
+    monkeypatch.setattr(data, "sha256_file", lambda path: path.name)
+    found = data.survey(tmp_path / "mine")
+    assert found.classes == {"cat": 1}
+    assert set(skipped(found)) == {"cat/video.mp4", "cat/scan.tif", "cat/huge.png"}
+    assert any(line.startswith("2 picture(s) cannot be read: cat/huge.png (") for line in found.warnings())
+    side = int((Image.MAX_IMAGE_PIXELS * 2.1) ** 0.5)
+    Image.new("1", (side, side)).save(tmp_path / "mine" / "cat" / "wide.png")
+    assert skipped(data.survey(tmp_path / "mine"))["cat/wide.png"].endswith("pixels twice over")
 
 
 def test_a_full_disk_is_one_line(folder, tmp_path):

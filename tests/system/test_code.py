@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,25 @@ def test_stages_know_the_code_that_decides_their_results(tmp_path: Path, monkeyp
     assert "dd/checkpoints/safe.py" in stored["teacher"]
     other = "var" if family == "llamagen" else "llamagen"
     assert not [name for names in stored.values() for name in names if name.startswith(f"dd/models/{other}/")]
+
+
+def test_a_changed_extractor_or_reference_reruns_what_it_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Evaluation depends on what measures it, own networks included; nothing before it does."""
+    from stages import code
+
+    monkeypatch.setenv("DD_ROOT", str(tmp_path))
+    write(tmp_path / "params.yaml", (ROOT / "params.yaml").read_text().replace("fd-fashion", "fd-mine"))
+    evaluate = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["evaluate"]["do"]
+    assert "data/${key}/code/evaluate.json" in evaluate["deps"]
+    stored = []
+    for extractor, reference in (("a", "a"), ("b", "a"), ("b", "b"), ("b", "b")):
+        write(tmp_path / "zoo/mine/extractor.safetensors", extractor)
+        write(tmp_path / "zoo/mine/reference.safetensors", reference)
+        code.main("var-fashion")
+        files = (tmp_path / f"data/var-fashion/code/{stage}.json" for stage in code.WITHOUT)
+        stored.append({path.stem: path.read_text() for path in files})
+    changed = [{n for n in a if a[n] != b[n]} for a, b in pairwise(stored)]
+    assert changed == [{"evaluate"}, {"evaluate"}, set()]
 
 
 def test_dvc_reruns_for_a_formula_and_not_for_a_comment(tmp_path: Path):

@@ -25,9 +25,14 @@ def test_usr1_passes_during_the_work_and_is_as_before_afterwards(toy: argparse.A
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(DDError("no"), "error: no"), (TemporaryError("later", 75), 75), (Stopped("saved"), 143)],
+    [
+        (DDError("no"), "error: no"),
+        (TemporaryError("later", 75), 75),
+        (Stopped("saved"), 143),
+        (KeyboardInterrupt(), 130),
+    ],
 )
-def test_statuses(toy: argparse.ArgumentParser, error: Exception, status: object):
+def test_statuses(toy: argparse.ArgumentParser, error: BaseException, status: object):
     def fail(_: argparse.Namespace) -> str:
         raise error
 

@@ -1,7 +1,9 @@
 """dd-cli images: the plan, the two params.yaml, and that removing undoes adding."""
 
 import shutil
+import signal
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -93,6 +95,12 @@ def test_lengths_follow_the_minutes(project):
     assert long.lines()[-1].startswith("  together")
 
 
+def test_fewer_minutes_than_the_fewest_steps_need_are_told_of(project):
+    assert "longer than" not in plan._timed(make(project), COSTS, 35).lines()[-1]
+    short = plan._timed(make(project, minutes=1.0), COSTS, 1)
+    assert short.lines()[-1].startswith("longer than the 1 minutes asked for: fewer steps would leave networks")
+
+
 def test_one_class_needs_no_labels(project):
     shutil.rmtree(project / "pictures" / "dog")
     shutil.rmtree(project / "pictures" / "owl")
@@ -125,6 +133,14 @@ def test_mistakes(project, options, expected):
     assert texts(project) == before
 
 
+def test_a_test_folder_with_other_classes_is_refused_before_anything_is_written(project):
+    before = texts(project)
+    shutil.copytree(project / "pictures" / "cat", project / "test" / "cat")
+    with pytest.raises(DDError, match=r"test_folder has classes cat \(1\), expected cat, dog, owl \(3\)"):
+        make(project, test_folder=project / "test")
+    assert texts(project) == before
+
+
 def test_names_that_are_taken(project):
     for name, expected in (("var-fashion", "experiment 'var-fashion' already"), ("fashion", "the zoo has fashion-ext")):
         with pytest.raises(DDError, match=expected):
@@ -146,8 +162,12 @@ def test_adding_keeps_comments_and_removing_undoes_it(project):
     index.register(
         "pets-extractor", "extractor", project / "zoo" / "pets" / "extractor.safetensors", licence="", source=""
     )
-    for place in ("data/pets", "models/pets", "results/pets", "zoo/data/pets"):
+    unfinished = ("zoo/work/pets-0123456789abcdef", "work/fedcba9876543210", "work/rates/pets")
+    others = ("zoo/work/pets-2-0123456789abcdef", "work/0123456789abcdef")
+    for place in ("data/pets", "models/pets", "results/pets", "zoo/data/pets", *unfinished, *others):
         (project / place).mkdir(parents=True)
+    for place, name in ((unfinished[1], "pets"), (others[1], "pets-2")):
+        (project / place / f"{name}.owner").touch()
     lock = "schema: '2.0'\nstages:\n  teacher@pets:\n    cmd: x\n  teacher@other:\n    cmd: y\n"
     (project / "dvc.lock").write_text(lock)
     said = steps.take_out("pets", keep_results=True)
@@ -158,6 +178,8 @@ def test_adding_keeps_comments_and_removing_undoes_it(project):
     assert (project / "results" / "pets").is_dir()
     assert not (project / "zoo" / "pets").exists()
     assert (project / "pictures").is_dir()
+    assert not [place for place in unfinished if (project / place).exists()]
+    assert all((project / place).is_dir() for place in others)
     with pytest.raises(DDError, match=r"no images 'pets' in zoo/params\.yaml; there are none"):
         steps.take_out("pets", keep_results=False)
     with pytest.raises(DDError, match="'fashion' ships with the project"):
@@ -166,9 +188,8 @@ def test_adding_keeps_comments_and_removing_undoes_it(project):
 
 def test_only_this_names_stages_are_run(project, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        steps.subprocess, "run", lambda command, **_: asked.append(command) or subprocess.CompletedProcess(command, 0)
-    )
+    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
+    monkeypatch.setattr(steps, "_supervised", lambda _, command: asked.append(command))
     steps.run("pets")
     assert [command[1:] for command in asked] == [
         ("-m", "dvc", "repro", "zoo/dvc.yaml:teacher@pets", "zoo/dvc.yaml:reference@pets"),
@@ -176,6 +197,38 @@ def test_only_this_names_stages_are_run(project, monkeypatch):
         ("-m", "dvc", "repro", "evaluate@pets"),
         ("-m", "dd.cli.main", "report", "pets"),
     ]
+
+
+# A command that starts another one and waits, as DVC does, which takes a while to end.
+STAGE = (
+    "import signal, sys, time; signal.signal(2, lambda *_: (time.sleep(0.3), print('saved', flush=True), sys.exit()))"
+)
+PARENT = (
+    "import signal, subprocess, sys; signal.signal(2, signal.SIG_IGN); subprocess.run([sys.executable, '-c', STAGE])"
+)
+OUTER = """
+import sys
+from pathlib import Path
+from zoo.own import steps
+sys.exit(steps._supervised(Path("."), (sys.executable, "-c", sys.argv[1])))
+"""
+
+
+def test_what_runs_saves_and_ends_when_the_command_is_stopped():
+    """The signal reaches this one process alone, as from `kill` or a closed terminal."""
+    inner = PARENT.replace("STAGE", repr(STAGE + "; print('began', flush=True); time.sleep(300)"))
+    child = subprocess.Popen(
+        [sys.executable, "-c", OUTER, inner],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout.readline() == "began\n"
+    child.send_signal(signal.SIGINT)
+    said, errors = child.communicate(timeout=120)  # the pipe closes when the last process has ended
+    assert said == "saved\n"
+    assert errors.rstrip().endswith("KeyboardInterrupt")
 
 
 def test_nothing_of_ones_own_ships():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +43,7 @@ def add(
     from zoo.own import plan as planning
     from zoo.own import steps
 
+    started = time.monotonic()
     planning.check_name(name)
     if (known := steps.known_folder(name)) is not None:
         if Path(known) != folder.expanduser().resolve():
@@ -48,6 +52,8 @@ def add(
     else:
         steps.refuse_taken(name)
         plan, _ = planning.make_plan(name, folder, test_folder, size, minutes, licence)
+        if run and not dry_run:
+            steps.check_repository()
         for line in plan.lines():
             typer.echo(line)
         if dry_run:
@@ -58,7 +64,12 @@ def add(
         typer.echo(f"run it with: dd-cli images add {name} {folder} --run")
         return
     steps.run(name)
-    typer.echo(f"samples   results/{name}/samples.png\ndraw      dd-cli sample {name} --steps 1")
+    for what, where in (
+        ("samples", f"results/{name}/samples.png"),
+        ("draw", f"dd-cli sample {name} --steps 1"),
+        ("took", f"{(time.monotonic() - started) / 60:.1f} min"),
+    ):
+        typer.echo(f"{what:<9} {where}")
 
 
 @app.command()
@@ -76,7 +87,10 @@ def remove(
 
 def main() -> None:
     """Run the command line (`dd.system.command`)."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    level = logging.WARNING if os.environ.get("DD_QUIET") else logging.INFO  # dd-cli --quiet images ...
+    logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     command.main(app, "dd-cli images", "stopped; the same command goes on from here")
 
 

@@ -13,7 +13,7 @@ import jinja2
 import yaml
 
 from dd.config import Experiment, validate
-from dd.datasets.folder import Survey, checked, held_out
+from dd.datasets.folder import Survey, checked, held_out, same_classes
 from dd.errors import DDError
 from zoo.own.speed import Costs, measure
 from zoo.settings import Zoo
@@ -74,7 +74,15 @@ class Plan:
             f"{v['size']} x {v['size']} pixels; licence: {v['licence']}",
             *(f"  {stage:<13} {self.seconds.get(stage, 0) / 60:5.1f} min  {words}" for stage, words in doing.items()),
             f"  {'together':<13} {total / 60:5.1f} min  on this machine, if nothing else keeps it busy",
+            *self._longer(total / 60),
         ]
+
+    def _longer(self, minutes: float) -> list[str]:
+        """A line where the fewest steps that make sense need more time than was asked for."""
+        wanted = self.values["minutes"]
+        if minutes < 1.1 * wanted:
+            return []
+        return [f"longer than the {wanted:g} minutes asked for: fewer steps would leave networks untrained"]
 
 
 def check_name(name: str) -> None:
@@ -101,6 +109,7 @@ def make_plan(
         "folder": str(folder.expanduser().resolve()),
         "test_folder": str(test_folder.expanduser().resolve()) if test_folder else None,
         "licence": licence,
+        "minutes": minutes,
     }
     plan = Plan(name, values)
     if train["images"] < 16:
@@ -112,6 +121,7 @@ def _split(found: Survey, test_folder: Path | None) -> tuple[dict[str, Any], dic
     """How many images there are for training and for testing, and of each class for training."""
     if test_folder is not None:
         other = checked(test_folder)
+        same_classes(found, other)
         known = {other.digests[file.name] for file in other.read}
         files, test = [f for f in found.read if found.digests[f.name] not in known], len(other.read)
         share = 0.1

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -19,6 +23,7 @@ from dd.system.yaml_blocks import insert, remove
 from zoo.own.plan import Plan
 from zoo.settings import load_settings
 
+PATIENCE = 60.0  # seconds for what runs to save and end
 GROUPS = ("datasets", "extractors", "references", "validations", "tokenizers", "teachers")
 
 
@@ -53,13 +58,18 @@ def write(plan: Plan) -> None:
     write_text(file, text)
 
 
+def check_repository() -> None:
+    """Raise DDError where DVC could not run: an unpacked archive is no repository."""
+    demand_repository(project_root())
+
+
 def run(name: str) -> None:
     """Train what belongs to a name, register it, distil and evaluate; then its table. What is up to date is skipped.
 
     Raises DDError with the command that failed.
     """
     root = project_root()
-    demand_repository(root)
+    check_repository()
     dvc = (sys.executable, "-m", "dvc", "repro")
     _call(root, *dvc, f"zoo/dvc.yaml:teacher@{name}", f"zoo/dvc.yaml:reference@{name}")
     _call(root, sys.executable, "-m", "zoo.register", name)
@@ -68,10 +78,39 @@ def run(name: str) -> None:
 
 
 def _call(root: Path, *command: str) -> None:
-    done = subprocess.run(command, cwd=root, check=False)
-    if done.returncode:
+    if _supervised(root, command):
         what = " ".join(["python", *command[1:]] if command[0] == sys.executable else command)
         raise DDError(f"stopped at `{what}`: mend what it says above and give the same command again, it goes on there")
+
+
+def _supervised(root: Path, command: tuple[str, ...]) -> int:
+    """Exit status of a command in a session of its own, of which nothing outlives Ctrl-C.
+
+    DVC waits for its stage, and a stage saves what it has: both get the time to.
+    """
+    child = subprocess.Popen(command, cwd=root, start_new_session=True)
+    try:
+        return child.wait()
+    except BaseException:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, number)
+                if _ended(child):
+                    break
+        raise
+
+
+def _ended(child: subprocess.Popen[bytes]) -> bool:
+    """Whether every process of a child's session is gone, after PATIENCE seconds at most."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        child.poll()
+        try:
+            os.killpg(child.pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def take_out(name: str, keep_results: bool) -> list[str]:
@@ -136,6 +175,9 @@ def _edit(file: Path, entries: list[tuple[str, str]]) -> list[str]:
 
 def _delete(root: Path, name: str, names: list[str], keep_results: bool) -> list[str]:
     folders = [root / "zoo" / entry for entry in names]
+    folders += sorted(path for entry in names for path in (root / "zoo" / "work").glob(f"{entry}-{16 * '[0-9a-f]'}"))
+    folders += [root / "work" / kind / name for kind in ("rates", "trackers")]
+    folders += [file.parent for file in (root / "work").glob(f"*/{name}.owner")]
     folders += [root / "zoo" / "data" / name, root / "data" / name, root / "models" / name]
     folders += [] if keep_results else [root / "results" / name]
     done = []
