@@ -186,7 +186,7 @@ def measure(plan: Plan, teacher: Teacher, student: Student, filters: Filters) ->
                 compile_blocks(student)
             first = 0.0
             for name, (evaluations, draw) in samplers.items():
-                tokens, decode, memory = _time(plan, draw, teacher)
+                tokens, decode, memory = _time(plan, draw, teacher, warm_ups=int(compiled))
                 total = tokens + decode
                 first = first or total
                 label = f"{name}, compiled" if compiled else name
@@ -198,7 +198,10 @@ def measure(plan: Plan, teacher: Teacher, student: Student, filters: Filters) ->
 def _limits(
     plan: Plan, samplers: dict[str, Callable[[], torch.Tensor]], teacher: Teacher
 ) -> dict[str, tuple[float, float]]:
-    """Seconds per image of drawing and of decoding, if all products were as fast as a large one."""
+    """Seconds per image of drawing and of decoding, if all products were as fast as a large one.
+
+    Every sampler draws and decodes once for that, which is its warm-up as well: a large teacher takes minutes.
+    """
     import torch
 
     from dd.bench.limits import flops, product_rate
@@ -240,22 +243,24 @@ def draw_images(teacher: Teacher, condition: Condition, filters: Filters, seed: 
     return teacher.codebook[sample(teacher, condition, filters, generator)]
 
 
-def _time(plan: Plan, draw: Callable[[], torch.Tensor], teacher: Teacher) -> tuple[float, float, float | None]:
-    """Median seconds per image of drawing and of decoding, and the peak memory in GB; the first run is not counted."""
+def _time(
+    plan: Plan, draw: Callable[[], torch.Tensor], teacher: Teacher, warm_ups: int
+) -> tuple[float, float, float | None]:
+    """Median seconds per image of drawing and of decoding, and the peak memory in GB; warm-ups are not counted."""
     import torch
 
     from dd.models.precision import autocast
 
     runs = []
     with torch.inference_mode(), Memory(plan.device) as memory:
-        for _ in range(plan.repeats + 1):
+        for _ in range(warm_ups + plan.repeats):
             started = _now(plan.device)
             with autocast("bf16" if plan.dtype == "bf16" else "fp32", plan.device):
                 codes = draw()
             drawn = _now(plan.device)
             teacher.decode(codes, chunk=16)
             runs.append((drawn - started, _now(plan.device) - drawn))
-    drawing, decoding = zip(*runs[1:], strict=True)
+    drawing, decoding = zip(*runs[warm_ups:], strict=True)
     return statistics.median(drawing) / plan.batch, statistics.median(decoding) / plan.batch, memory.peak_gb
 
 
