@@ -15,8 +15,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from dd.config import DistillConfig, SecondPhaseConfig
-from dd.distillation.frechet import MatchingLoss, straight_through
+from dd.distillation.frechet import straight_through
 from dd.distillation.losses import LossWeights, distillation_loss
+from dd.distillation.matching import MatchingLoss
 from dd.distillation.on_policy import FakeScore, fake_score_loss, own_prefix_loss, own_tokens, score_loss, teacher_view
 from dd.distillation.perceptual import code_distance, recomputed, training_decoder
 from dd.distillation.soft_targets import SoftTargets, soft_loss
@@ -78,10 +79,10 @@ class Objective:
         if task.distance is not None:
             self.distance = code_distance(decode, task.distance, config.decode_chunk)
         self.matching: MatchingLoss | None = None
-        if self.second.frechet:
+        if self.second.frechet or self.second.energy:
             assert task.picture_features is not None
             total = partial(accelerator.reduce, reduction="sum")
-            self.matching = MatchingLoss(task.picture_features, config.timesteps, self.second.frechet_memory, total)
+            self.matching = MatchingLoss(task.picture_features, config.timesteps, self.second, total)
 
     def parts(self) -> dict[str, nn.Module]:
         """What a checkpoint must hold of it, by name."""
@@ -97,7 +98,7 @@ class Objective:
         pairs, _ = self._follow(pairs, finished)
         with torch.no_grad():
             output, unknown = self.predict(model, pairs, finished)
-            self._frechet(output, pairs, unknown, finished)
+            self._matching(output, pairs, unknown, finished)
         if self.fake_score is None:
             return {}
         own = own_tokens(output, pairs.tokens, unknown)
@@ -105,11 +106,13 @@ class Objective:
             learnt = self.fake_score(own, pairs.condition)
         return {"fake_score": fake_score_loss(learnt, own, unknown)}
 
-    def _frechet(self, output: StudentOutput, pairs: Pairs, unknown: Tensor, finished: Tensor) -> Tensor:
+    def _matching(self, output: StudentOutput, pairs: Pairs, unknown: Tensor, finished: Tensor) -> dict[str, Tensor]:
+        """The terms that look at the pictures together (`dd.distillation.matching`)."""
         if self.matching is None:
-            return torch.zeros((), device=self.device)
+            return {}
         drawn = torch.where(unknown[..., None], straight_through(output, self.codebook), self.codebook[pairs.tokens])
-        return self.second.frechet * self.matching(self.drawn(drawn), finished)
+        classes = pairs.condition if isinstance(pairs.condition, Tensor) else torch.zeros_like(finished)
+        return self.matching(self.drawn(drawn), finished, classes)  # type: ignore[no-any-return]
 
     def terms(self, model: Model, pairs: Pairs, finished: Tensor, second: bool) -> tuple[dict[str, Tensor], Tensor]:
         """The loss terms, and a zero that keeps untrained heads in the graph of several processes."""
@@ -121,8 +124,8 @@ class Objective:
         if second:
             terms = {name: self.second.pairs * term for name, term in terms.items()}
         terms |= self._on_policy(output, pairs, unknown, second)
-        if self.matching is not None and second:
-            terms["frechet"] = self._frechet(output, pairs, unknown, finished)
+        if second:
+            terms |= self._matching(output, pairs, unknown, finished)
         idle = torch.zeros((), device=self.device)
         if self.several and not (self.weights.cross_entropy or self.soft):
             idle = idle + 0 * output.logits.sum()
