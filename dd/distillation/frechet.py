@@ -77,7 +77,7 @@ class FrechetLoss(nn.Module):
         if self.count < self.memory / 4:
             return features.sum() * 0
         covariance = self.square - self.mean[:, None] * self.mean
-        a = _transport(covariance, self.wanted_covariance)
+        a = transport(covariance, self.wanted_covariance)
         aims = self.wanted_mean + (features.detach().double() - self.mean) @ a.T
         return (features - aims.to(features.dtype)).square().sum(1).mean()
 
@@ -90,7 +90,7 @@ class FrechetLoss(nn.Module):
         self.square.lerp_(self.total(features.T @ features) / size, share)
 
 
-def _transport(covariance: Tensor, wanted: Tensor) -> Tensor:
+def transport(covariance: Tensor, wanted: Tensor) -> Tensor:
     """A (F, F), the optimal map between Gaussians of these covariances (F, F)."""
     ridge = RIDGE * wanted.diagonal().mean() * torch.eye(len(wanted), dtype=wanted.dtype, device=wanted.device)
     values, vectors = torch.linalg.eigh(covariance + ridge)

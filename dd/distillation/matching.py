@@ -1,4 +1,4 @@
-"""The student's pictures taken together, against the teacher's: the second phase's terms `frechet` and `energy`."""
+"""The student's pictures taken together, against the teacher's: the second phase's terms `frechet` and `within`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dd.config import SecondPhaseConfig
-from dd.distillation.energy import EnergyLoss
 from dd.distillation.frechet import FrechetLoss, shifted
+from dd.distillation.within import WithinLoss
+from dd.metrics.classifier import SmallClassifier
 
-# Parts of a picture, a side, over which a stage's map is averaged for the energy distance.
-GRID = 4
+# Parts of a picture, a side, over which a stage's map and the picture itself are averaged for `within`.
+GRID, PIXELS = 4, 16
 
 
 @dataclass(frozen=True)
 class PictureFeatures:
-    """What pictures are compared by: images (B, 3, H, W) to sets of features (B, F), the pooled last ones first.
+    """What pictures are compared by: images (B, 3, H, W) to sets of features (B, F): for `frechet` the first,
+    for `within` all others.
 
     wanted: those (N, F) of `shifted` pictures. classes: (N,) int64 of them, all 0 where there are none.
     """
@@ -29,9 +31,16 @@ class PictureFeatures:
     classes: Tensor
 
 
-def on_grid(maps: list[Tensor]) -> tuple[Tensor, ...]:
-    """Maps (B, C, H, W) of a network's stages to features (B, C * GRID**2) of each: what is where, roughly."""
-    return tuple(F.adaptive_avg_pool2d(found, GRID).flatten(1) for found in maps)
+def features_of(network: SmallClassifier) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """Pictures to a network's pooled features, then for `within` to them, its stages on a grid, and coarse pixels."""
+
+    def features(images: Tensor) -> tuple[Tensor, ...]:
+        maps = network.stages(images)
+        pooled = network.pooled(maps[-1])
+        coarse = [F.adaptive_avg_pool2d(found, GRID) for found in maps] + [F.adaptive_avg_pool2d(images, PIXELS)]
+        return (pooled, pooled, *(found.flatten(1) for found in coarse))
+
+    return features
 
 
 class MatchingLoss(nn.Module):
@@ -53,10 +62,10 @@ class MatchingLoss(nn.Module):
         self.losses = nn.ModuleList()
         if second.frechet:
             self.losses = nn.ModuleList(FrechetLoss(first, second.frechet_memory, total) for _ in points)
-        self.energies = nn.ModuleList()
-        if second.energy:
-            self.energies = nn.ModuleList(
-                EnergyLoss(part, classes, second.energy_memory) for _ in points for part in wanted
+        self.withins = nn.ModuleList()
+        if second.within:
+            self.withins = nn.ModuleList(
+                WithinLoss(part, classes, second.within_memory) for _ in points for part in wanted
             )
 
     def forward(self, images: Tensor, finished: Tensor, classes: Tensor) -> dict[str, Tensor]:
@@ -68,8 +77,8 @@ class MatchingLoss(nn.Module):
         if self.losses:
             found = [loss(first[rows]) for rows, loss in zip(begun, self.losses, strict=True)]
             terms["frechet"] = self.weights.frechet * torch.stack(found).mean()
-        if self.energies:
+        if self.withins:
             sets = [(features[rows], classes[rows]) for rows in begun for features in others]
-            found = [loss(*given) for given, loss in zip(sets, self.energies, strict=True)]
-            terms["energy"] = self.weights.energy * torch.stack(found).mean()
+            found = [loss(*given) for given, loss in zip(sets, self.withins, strict=True)]
+            terms["within"] = self.weights.within * torch.stack(found).mean()
         return terms

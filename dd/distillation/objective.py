@@ -79,7 +79,7 @@ class Objective:
         if task.distance is not None:
             self.distance = code_distance(decode, task.distance, config.decode_chunk)
         self.matching: MatchingLoss | None = None
-        if self.second.frechet or self.second.energy:
+        if self.second.frechet or self.second.within:
             assert task.picture_features is not None
             total = partial(accelerator.reduce, reduction="sum")
             self.matching = MatchingLoss(task.picture_features, config.timesteps, self.second, total)

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from filelock import FileLock, Timeout
-from torch import Tensor
 
 from dd import __version__, config
 from dd.checkpoints import zoo
@@ -27,7 +26,7 @@ from dd.config import DistillConfig, Experiment, LossConfig, SecondPhaseConfig
 from dd.distillation.batches import ShardPairs
 from dd.distillation.frechet import shifted
 from dd.distillation.losses import ImageDistance
-from dd.distillation.matching import PictureFeatures, on_grid
+from dd.distillation.matching import PictureFeatures, features_of
 from dd.distillation.memory import GB, rows_for, step_memory
 from dd.distillation.objective import check_timesteps
 from dd.distillation.progressive import Source, start_from
@@ -50,7 +49,7 @@ from dd.trajectories.reader import Rows, Shards, open_shards
 
 log = logging.getLogger(__name__)
 
-# Pictures of the teacher that second.frechet compares with.
+# Pictures of the teacher that a second phase compares with.
 WANTED = 4096
 # What the soft targets of all pairs may take; beyond it they are computed in every step. Pairs of one batch of them.
 KEPT_BYTES, KEEP_BATCH = 2**30, 128
@@ -217,12 +216,7 @@ def picture_features(inputs: Inputs, teacher: Teacher) -> PictureFeatures | None
     device = teacher.codebook.device
     if not inputs.settings.second.compares_pictures:
         return None
-    network = extractor(inputs.settings.losses.perceptual_network, device)
-
-    def features(images: Tensor) -> tuple[Tensor, ...]:
-        maps = network.stages(images)
-        return (network.pooled(maps[-1]), *on_grid(maps))
-
+    features = features_of(extractor(inputs.settings.losses.perceptual_network, device))
     rows, wanted = inputs.shards.to_tensors("train", WANTED), []
     for start in progress(range(0, len(rows), 256), unit="batches", label="the teacher's pictures"):
         tokens = rows.tokens[start : start + 256].to(device)

@@ -44,7 +44,7 @@ _DIVERGED = 3.0
 # Steps of the second phase's warm-up.
 _SECOND_WARMUP = 10
 # Terms that are means over images; all others are means over positions.
-_OF_IMAGES = ("perceptual", "frechet", "energy")
+_OF_IMAGES = ("perceptual", "frechet", "within")
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def division(config: DistillConfig) -> Division:
     found = divide(config.pairs_per_update, config.batch, this_process().num_processes, len(config.timesteps))
     if config.second.compares_pictures and found.rows < len(config.timesteps):
         raise DDError(
-            "second.frechet and second.energy need a row of every timestep in a batch, a process gets "
+            "second.frechet and second.within need a row of every timestep in a batch, a process gets "
             f"{found.rows} at once; raise global_batch or start fewer processes"
         )
     return found

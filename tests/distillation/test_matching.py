@@ -8,9 +8,10 @@ from pydantic import ValidationError
 
 from dd.config import SecondPhaseConfig
 from dd.distillation.frechet import shifted
-from dd.distillation.matching import MatchingLoss, PictureFeatures, on_grid
+from dd.distillation.matching import MatchingLoss, PictureFeatures, features_of
+from dd.metrics.classifier import ClassifierConfig, SmallClassifier
 
-BOTH = SecondPhaseConfig(steps=100, frechet=0.5, frechet_memory=8, energy=2.0, energy_memory=8)
+BOTH = SecondPhaseConfig(steps=100, frechet=0.5, frechet_memory=8, within=2.0, within_memory=8)
 CLASSES = torch.arange(8) % 2
 
 
@@ -43,9 +44,9 @@ def test_the_shifts_go_on_from_batch_to_batch():
 
 def test_only_the_terms_that_are_asked_for():
     images, points = torch.rand(8, 3, 5, 5), torch.zeros(8, dtype=torch.int64)
-    assert list(matching()(images, points, CLASSES)) == ["frechet", "energy"]
-    alone = SecondPhaseConfig(steps=100, energy=2.0, energy_memory=8)
-    assert list(matching(second=alone)(images, points, CLASSES)) == ["energy"]
+    assert list(matching()(images, points, CLASSES)) == ["frechet", "within"]
+    alone = SecondPhaseConfig(steps=100, within=2.0, within_memory=8)
+    assert list(matching(second=alone)(images, points, CLASSES)) == ["within"]
 
 
 def test_terms_are_means_over_trajectory_points_and_sets_of_features_times_their_weights():
@@ -53,11 +54,11 @@ def test_terms_are_means_over_trajectory_points_and_sets_of_features_times_their
     loss = matching((0, 3))
     images = torch.rand(8, 3, 5, 5)
     loss(images, points, CLASSES)
-    assert [(energy.bank_classes >= 0).sum() for energy in loss.energies] == [4, 4, 4, 4]
+    assert [(part.bank_classes >= 0).sum() for part in loss.withins] == [4, 4, 4, 4]
     first, second = loss.features(shifted(images, 8))[1:]
     sets = [(features[points == point], CLASSES[points == point]) for point in (0, 3) for features in (first, second)]
-    each = [energy(*given) for given, energy in zip(sets, matching_copy(loss).energies, strict=True)]
-    assert loss(images, points, CLASSES)["energy"].item() == pytest.approx(2.0 * torch.stack(each).mean().item())
+    each = [part(*given) for given, part in zip(sets, matching_copy(loss).withins, strict=True)]
+    assert loss(images, points, CLASSES)["within"].item() == pytest.approx(2.0 * torch.stack(each).mean().item())
 
 
 def matching_copy(loss):
@@ -66,14 +67,16 @@ def matching_copy(loss):
     return other
 
 
-def test_maps_on_a_grid():
-    maps = [torch.arange(64.0).view(1, 1, 8, 8), torch.ones(1, 2, 4, 4)]
-    first, second = on_grid(maps)
-    assert first.shape == (1, 16)
-    assert first[0, 0] == torch.tensor([0.0, 1, 8, 9]).mean()
-    assert second.shape == (1, 32)
+def test_what_a_network_sees():
+    """Pooled features for `frechet`; them, three stages on a 4 x 4 grid and 16 x 16 pixels for `within`."""
+    network = SmallClassifier(ClassifierConfig(channels=(4, 6, 8))).eval()
+    images = torch.rand(2, 3, 32, 32)
+    found = features_of(network)(images)
+    assert [part.shape[1] for part in found] == [8, 8, 4 * 16, 6 * 16, 8 * 16, 3 * 16 * 16]
+    assert torch.equal(found[0], network(images).features)
+    assert torch.allclose(found[-1][:, 0], images[:, 0, :2, :2].mean((1, 2)))
 
 
 def test_a_second_phase_of_nothing_is_refused():
-    with pytest.raises(ValidationError, match="pairs, score, frechet and energy are all 0"):
+    with pytest.raises(ValidationError, match="pairs, score, frechet and within are all 0"):
         SecondPhaseConfig(steps=100, pairs=0)

@@ -308,11 +308,11 @@ FRECHET = {
     "second": {"steps": 4, "warmup": 1, "frechet": 0.1, "pairs": 0.5, "frechet_memory": 8},
     "losses": {"perceptual_network": "ours"},
 }
-ENERGY = {
-    "second": {"steps": 4, "warmup": 1, "energy": 0.1, "pairs": 0.5, "energy_memory": 8},
+WITHIN = {
+    "second": {"steps": 4, "warmup": 1, "within": 0.1, "pairs": 0.5, "within_memory": 8},
     "losses": {"perceptual_network": "ours"},
 }
-TERMS = [(OWN_PREFIX, "own_prefix"), (SCORE, "score"), (FRECHET, "frechet"), (ENERGY, "energy")]
+TERMS = [(OWN_PREFIX, "own_prefix"), (SCORE, "score"), (FRECHET, "frechet"), (WITHIN, "within")]
 
 
 @pytest.mark.parametrize(("given", "term"), TERMS)
