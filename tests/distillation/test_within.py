@@ -44,7 +44,7 @@ def test_following_it_spreads_collapsed_classes():
     samples, theirs = cloud(200, 1, spread=0.2)
     samples.requires_grad_()
     loss = WithinLoss(wanted, classes, memory=200)
-    for _ in range(100):
+    for _ in range(300):
         (gradient,) = torch.autograd.grad(loss(samples, theirs) * len(samples), samples)
         with torch.no_grad():
             samples -= 0.2 * gradient
