@@ -123,18 +123,11 @@ class SecondPhaseConfig(Section):
     warmup: int = Field(50, ge=0, description="first of its steps, in which only that network and the moments learn")
     frechet: float = Field(0.0, ge=0, description="distance of the student's pictures to the teacher's, together")
     frechet_memory: PositiveInt = Field(2000, description="pictures of a trajectory point that its moments span")
-    within: float = Field(0.0, ge=0, description="distance to the teacher's pictures of the same class")
-    within_memory: PositiveInt = Field(2000, description="pictures of a trajectory point that it spans")
-
-    @property
-    def compares_pictures(self) -> bool:
-        """Is there one, with terms that look at pictures together?"""
-        return bool(self.steps and (self.frechet or self.within))
 
     @model_validator(mode="after")
     def _check(self) -> SecondPhaseConfig:
-        if self.steps and not (self.pairs or self.score or self.frechet or self.within):
-            raise ValueError("pairs, score, frechet and within are all 0: nothing is left to train on")
+        if self.steps and not (self.pairs or self.score or self.frechet):
+            raise ValueError("pairs, score and frechet are all 0: nothing is left to train on")
         if self.steps and self.warmup >= self.steps:
             raise ValueError(
                 f"warmup must be below steps ({self.steps}), got {self.warmup}: the student would not learn"
@@ -229,17 +222,13 @@ class DistillConfig(Section):
             raise ValueError("losses.soft and initialise: source need distill.source, a student of the zoo: name one")
         if losses.cross_entropy + losses.regression + losses.perceptual + losses.own_prefix + losses.soft == 0:
             raise ValueError("at least one loss weight must be above 0")
-        if self.second.compares_pictures:
+        if self.second.steps and self.second.frechet:
             if self.pairs_per_update < len(self.timesteps):
                 raise ValueError(
-                    "second.frechet and second.within need a row of every timestep in a batch, got a batch of "
-                    f"{self.pairs_per_update}"
+                    f"second.frechet needs a row of every timestep in a batch, got a batch of {self.pairs_per_update}"
                 )
             if losses.perceptual_network == "lpips":
-                raise ValueError(
-                    "second.frechet and second.within need pooled features: name an extractor as "
-                    "losses.perceptual_network"
-                )
+                raise ValueError("second.frechet needs pooled features: name an extractor as losses.perceptual_network")
         return self
 
 

@@ -37,7 +37,7 @@ def digests(files: list[Path]) -> dict[str, str]:
 def refuse_missing(name: str, experiment: Experiment) -> None:
     """Raise DDError, before any work, if what the student is to be trained against is not there."""
     settings = experiment.distill
-    if settings is None or not (settings.losses.perceptual or settings.second.compares_pictures):
+    if settings is None or not (settings.losses.perceptual or (settings.second.steps and settings.second.frechet)):
         return
     wanted = settings.losses.perceptual_network
     if wanted != "lpips":

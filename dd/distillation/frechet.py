@@ -15,6 +15,7 @@ for that, and the likeliest everywhere makes pictures smooth and alike.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,14 @@ from dd.models.base import StudentOutput
 RIDGE = 1e-3
 # Pixels that pictures are moved by before they are compared.
 REACH = 2
+
+
+@dataclass(frozen=True)
+class PictureFeatures:
+    """What pictures are compared by: images (B, 3, H, W) to features (B, F). wanted: those (N, F) of `shifted` ones."""
+
+    features: Callable[[Tensor], Tensor]
+    wanted: Tensor
 
 
 def straight_through(output: StudentOutput, codebook: Tensor) -> Tensor:
@@ -77,7 +86,7 @@ class FrechetLoss(nn.Module):
         if self.count < self.memory / 4:
             return features.sum() * 0
         covariance = self.square - self.mean[:, None] * self.mean
-        a = transport(covariance, self.wanted_covariance)
+        a = _transport(covariance, self.wanted_covariance)
         aims = self.wanted_mean + (features.detach().double() - self.mean) @ a.T
         return (features - aims.to(features.dtype)).square().sum(1).mean()
 
@@ -90,7 +99,28 @@ class FrechetLoss(nn.Module):
         self.square.lerp_(self.total(features.T @ features) / size, share)
 
 
-def transport(covariance: Tensor, wanted: Tensor) -> Tensor:
+class MatchingLoss(nn.Module):
+    """The student's term: mean over trajectory points `points` of the Frechet distance of the pictures begun there."""
+
+    seen: Tensor
+
+    def __init__(
+        self, picture_features: PictureFeatures, points: tuple[int, ...], memory: int, total: Callable[[Tensor], Tensor]
+    ) -> None:
+        super().__init__()
+        self.features, self.points = picture_features.features, points
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.losses = nn.ModuleList(FrechetLoss(picture_features.wanted, memory, total) for _ in points)
+
+    def forward(self, images: Tensor, finished: Tensor) -> Tensor:
+        """images (B, 3, H, W), begun at trajectory points finished (B,), to the distance ()."""
+        features = self.features(shifted(images, self.seen))
+        self.seen += len(images)
+        pairs = zip(self.points, self.losses, strict=True)
+        return torch.stack([loss(features[finished == point]) for point, loss in pairs]).mean()
+
+
+def _transport(covariance: Tensor, wanted: Tensor) -> Tensor:
     """A (F, F), the optimal map between Gaussians of these covariances (F, F)."""
     ridge = RIDGE * wanted.diagonal().mean() * torch.eye(len(wanted), dtype=wanted.dtype, device=wanted.device)
     values, vectors = torch.linalg.eigh(covariance + ridge)

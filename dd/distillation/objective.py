@@ -15,9 +15,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from dd.config import DistillConfig, SecondPhaseConfig
-from dd.distillation.frechet import straight_through
+from dd.distillation.frechet import MatchingLoss, straight_through
 from dd.distillation.losses import LossWeights, distillation_loss
-from dd.distillation.matching import MatchingLoss
 from dd.distillation.on_policy import FakeScore, fake_score_loss, own_prefix_loss, own_tokens, score_loss, teacher_view
 from dd.distillation.perceptual import code_distance, recomputed, training_decoder
 from dd.distillation.soft_targets import SoftTargets, soft_loss
@@ -79,10 +78,10 @@ class Objective:
         if task.distance is not None:
             self.distance = code_distance(decode, task.distance, config.decode_chunk)
         self.matching: MatchingLoss | None = None
-        if self.second.frechet or self.second.within:
+        if self.second.frechet:
             assert task.picture_features is not None
             total = partial(accelerator.reduce, reduction="sum")
-            self.matching = MatchingLoss(task.picture_features, config.timesteps, self.second, total)
+            self.matching = MatchingLoss(task.picture_features, config.timesteps, self.second.frechet_memory, total)
 
     def parts(self) -> dict[str, nn.Module]:
         """What a checkpoint must hold of it, by name."""
@@ -98,7 +97,7 @@ class Objective:
         pairs, _ = self._follow(pairs, finished)
         with torch.no_grad():
             output, unknown = self.predict(model, pairs, finished)
-            self._matching(output, pairs, unknown, finished)
+            self._frechet(output, pairs, unknown, finished)
         if self.fake_score is None:
             return {}
         own = own_tokens(output, pairs.tokens, unknown)
@@ -106,13 +105,11 @@ class Objective:
             learnt = self.fake_score(own, pairs.condition)
         return {"fake_score": fake_score_loss(learnt, own, unknown)}
 
-    def _matching(self, output: StudentOutput, pairs: Pairs, unknown: Tensor, finished: Tensor) -> dict[str, Tensor]:
-        """The terms that look at the pictures together (`dd.distillation.matching`)."""
+    def _frechet(self, output: StudentOutput, pairs: Pairs, unknown: Tensor, finished: Tensor) -> Tensor:
         if self.matching is None:
-            return {}
+            return torch.zeros((), device=self.device)
         drawn = torch.where(unknown[..., None], straight_through(output, self.codebook), self.codebook[pairs.tokens])
-        classes = pairs.condition if isinstance(pairs.condition, Tensor) else torch.zeros_like(finished)
-        return self.matching(self.drawn(drawn), finished, classes)  # type: ignore[no-any-return]
+        return self.second.frechet * self.matching(self.drawn(drawn), finished)
 
     def terms(self, model: Model, pairs: Pairs, finished: Tensor, second: bool) -> tuple[dict[str, Tensor], Tensor]:
         """The loss terms, and a zero that keeps untrained heads in the graph of several processes."""
@@ -124,8 +121,8 @@ class Objective:
         if second:
             terms = {name: self.second.pairs * term for name, term in terms.items()}
         terms |= self._on_policy(output, pairs, unknown, second)
-        if second:
-            terms |= self._matching(output, pairs, unknown, finished)
+        if self.matching is not None and second:
+            terms["frechet"] = self._frechet(output, pairs, unknown, finished)
         idle = torch.zeros((), device=self.device)
         if self.several and not (self.weights.cross_entropy or self.soft):
             idle = idle + 0 * output.logits.sum()

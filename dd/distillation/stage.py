@@ -24,9 +24,8 @@ from dd.checkpoints.students import load_student, materialise_student, save_stud
 from dd.checkpoints.teachers import RANDOM_BLOCKS, load_teacher_dir, read_info
 from dd.config import DistillConfig, Experiment, LossConfig, SecondPhaseConfig
 from dd.distillation.batches import ShardPairs
-from dd.distillation.frechet import shifted
+from dd.distillation.frechet import PictureFeatures, shifted
 from dd.distillation.losses import ImageDistance
-from dd.distillation.matching import PictureFeatures, features_of
 from dd.distillation.memory import GB, rows_for, step_memory
 from dd.distillation.objective import check_timesteps
 from dd.distillation.progressive import Source, start_from
@@ -49,7 +48,7 @@ from dd.trajectories.reader import Rows, Shards, open_shards
 
 log = logging.getLogger(__name__)
 
-# Pictures of the teacher that a second phase compares with.
+# Pictures of the teacher that second.frechet compares with.
 WANTED = 4096
 # What the soft targets of all pairs may take; beyond it they are computed in every step. Pairs of one batch of them.
 KEPT_BYTES, KEEP_BATCH = 2**30, 128
@@ -98,7 +97,7 @@ def check_settings(settings: DistillConfig, groups: Groups) -> None:
             raise DDError(
                 f"distill.trackers: {tracker} is not installed: pip install {tracker}, or leave it out of the list"
             )
-    if not (settings.losses.perceptual or settings.second.compares_pictures):
+    if not (settings.losses.perceptual or wants_frechet(settings)):
         return
     if settings.losses.perceptual_network != "lpips":
         zoo.entry(settings.losses.perceptual_network, "extractor")
@@ -107,6 +106,11 @@ def check_settings(settings: DistillConfig, groups: Groups) -> None:
             'losses.perceptual: lpips is not installed; pip install "dd[perceptual]", name an extractor of the zoo as '
             "losses.perceptual_network, or set perceptual: 0"
         )
+
+
+def wants_frechet(settings: DistillConfig) -> bool:
+    """Does a second phase compare pictures together?"""
+    return bool(settings.second.steps and settings.second.frechet)
 
 
 def with_rows(inputs: Inputs) -> Inputs:
@@ -212,18 +216,17 @@ def extractor(name: str, device: torch.device) -> SmallClassifier:
 
 @torch.no_grad()
 def picture_features(inputs: Inputs, teacher: Teacher) -> PictureFeatures | None:
-    """What a second phase compares with: features of the teacher's pictures, decoded from the first pairs."""
+    """What `second.frechet` compares with: features of the teacher's pictures, decoded from the first pairs."""
     device = teacher.codebook.device
-    if not inputs.settings.second.compares_pictures:
+    if not wants_frechet(inputs.settings):
         return None
-    features = features_of(extractor(inputs.settings.losses.perceptual_network, device))
-    rows, wanted = inputs.shards.to_tensors("train", WANTED), []
-    for start in progress(range(0, len(rows), 256), unit="batches", label="the teacher's pictures"):
-        tokens = rows.tokens[start : start + 256].to(device)
-        wanted.append(features(shifted(teacher.decode(teacher.codebook[tokens]), start)))
-    classes = torch.zeros_like(rows.conditions) if inputs.shards.plan.captions_sha256 else rows.conditions
-    joined = tuple(torch.cat(parts) for parts in zip(*wanted, strict=True))
-    return PictureFeatures(features, joined, classes.to(device))
+    network = extractor(inputs.settings.losses.perceptual_network, device)
+    tokens = inputs.shards.to_tensors("train", WANTED).tokens.to(device)
+    wanted = []
+    for start in progress(range(0, len(tokens), 256), unit="batches", label="the teacher's pictures"):
+        pictures = teacher.decode(teacher.codebook[tokens[start : start + 256]])
+        wanted.append(network(shifted(pictures, start)).features)
+    return PictureFeatures(lambda images: network(images).features, torch.cat(wanted))
 
 
 def fit(task: Task, sizes: dict[str, Any], settings: DistillConfig, family: str, steps: int) -> Outcome:

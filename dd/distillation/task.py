@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from dd.distillation.frechet import PictureFeatures
 from dd.distillation.losses import ImageDistance
-from dd.distillation.matching import PictureFeatures
 from dd.distillation.soft_targets import SoftTargets
 from dd.flow.grid import Solver
 from dd.models.base import Condition, Filters, Student, Teacher
@@ -54,7 +54,7 @@ class Task:
     """What one run trains on.
 
     noise_free: zero where nothing is known, which makes the student a set predictor (the baselines).
-    distance: image distance for the perceptual term; picture_features: for the terms of `dd.distillation.matching`.
+    distance: image distance for the perceptual term; picture_features: for the Frechet term.
     filters, solver: of the trajectories.
     follow: the pairs that are learnt in place of the teacher's, and their soft targets at trajectory points (B,)
     (`dd.distillation.progressive`).

@@ -44,7 +44,7 @@ _DIVERGED = 3.0
 # Steps of the second phase's warm-up.
 _SECOND_WARMUP = 10
 # Terms that are means over images; all others are means over positions.
-_OF_IMAGES = ("perceptual", "frechet", "within")
+_OF_IMAGES = ("perceptual", "frechet")
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ def division(config: DistillConfig) -> Division:
     if config.batch == "auto":
         raise DDError("batch: auto is for the stage, which knows the memory; give a number of pairs")
     found = divide(config.pairs_per_update, config.batch, this_process().num_processes, len(config.timesteps))
-    if config.second.compares_pictures and found.rows < len(config.timesteps):
+    if config.second.steps and config.second.frechet and found.rows < len(config.timesteps):
         raise DDError(
-            "second.frechet and second.within need a row of every timestep in a batch, a process gets "
-            f"{found.rows} at once; raise global_batch or start fewer processes"
+            f"second.frechet needs a row of every timestep in a batch, a process gets {found.rows} at once; "
+            "raise global_batch or start fewer processes"
         )
     return found
 

@@ -95,17 +95,12 @@ class SmallClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> ClassifierOutput:
         """Images (B, 3, H, W) in [-1, 1] to features (B, F) and logits (B, num_classes)."""
-        pooled = self._pool(self.stages(images)[-1])
-        return ClassifierOutput(pooled * self.config.feature_scale, self.head(pooled))
-
-    def pooled(self, last: Tensor) -> Tensor:
-        """The features (B, F) of the last of the `stages`."""
-        return self._pool(last) * self.config.feature_scale
-
-    def _pool(self, last: Tensor) -> Tensor:
+        last = self.stages(images)[-1]
         if self.config.grid == 1:
-            return last.mean(dim=(2, 3))
-        return F.adaptive_avg_pool2d(last, self.config.grid).flatten(1)
+            pooled = last.mean(dim=(2, 3))  # (B, F)
+        else:
+            pooled = F.adaptive_avg_pool2d(last, self.config.grid).flatten(1)
+        return ClassifierOutput(pooled * self.config.feature_scale, self.head(pooled))
 
     @torch.no_grad()
     def calibrate(self, images: Tensor, batch: int = 500) -> None:

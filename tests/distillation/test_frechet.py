@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dd.distillation.frechet import FrechetLoss, shifted, straight_through
+from dd.distillation.frechet import FrechetLoss, MatchingLoss, PictureFeatures, shifted, straight_through
 from dd.metrics.distances import frechet_by_eigenvalues
 from dd.metrics.moments import Gaussian
 from dd.models.base import StudentOutput
@@ -112,3 +112,18 @@ def test_shifted_pictures():
         assert torch.equal(moved[number], padded[number, :, down : down + 6, right : right + 7])
     assert torch.equal(moved[12], images[12])  # the middle one stays
     assert torch.equal(shifted(images[10:], torch.tensor(10)), moved[10:])
+
+
+def test_the_shifts_go_on_from_batch_to_batch():
+    """A resumed run continues with the shift that is next."""
+    seen = []
+    picture_features = PictureFeatures(lambda x: (seen.append(x), x.mean((2, 3)))[1], torch.rand(20, 3))
+    images, points = torch.rand(8, 3, 5, 5), torch.zeros(8, dtype=torch.int64)
+    loss = MatchingLoss(picture_features, (0,), 8, lambda x: x)
+    for _ in range(2):
+        loss(images, points)
+    assert torch.equal(seen[1], shifted(images, 8))
+    other = MatchingLoss(picture_features, (0,), 8, lambda x: x)
+    other.load_state_dict(loss.state_dict())
+    other(images, points)
+    assert torch.equal(seen[2], shifted(images, 16))
