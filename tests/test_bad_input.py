@@ -14,9 +14,8 @@ import yaml
 from dd.checkpoints import teachers
 from dd.checkpoints.safe import save_tensors
 from dd.checkpoints.teachers import read_info
-from dd.errors import DDError
 from dd.system import files
-from dd.system.files import explained, publish
+from tests.helpers.files import tree
 from tests.helpers.tiny import write_project
 
 STAGES = ("teacher", "trajectories", "distill", "evaluate")
@@ -46,10 +45,6 @@ def refused(monkeypatch: pytest.MonkeyPatch, stage: str, experiment: str = "toy"
     assert isinstance(said, str)  # printed by Python, with status 1
     assert "\n" not in said
     return said
-
-
-def tree(root: Path) -> set[str]:
-    return {str(path.relative_to(root)) for path in root.rglob("*")}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -110,42 +105,3 @@ def test_a_disk_that_refuses_the_second_file(project, monkeypatch, number, said)
     assert re.match(f"error: {said}", refused(monkeypatch, "teacher"))
     assert tree(project) - before <= {"work"}
     teachers.load_teacher_dir(project / "data" / "toy" / "teacher")  # what stood there is whole
-
-
-def test_a_failed_publication_brings_back_what_was_there(tmp_path, monkeypatch):
-    for name, text in (("new", "1"), ("out", "0")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text(text)
-    real = os.replace
-
-    def replace(source, target):
-        if Path(source).name == "new":
-            raise PermissionError(errno.EACCES, "Permission denied")
-        real(source, target)
-
-    monkeypatch.setattr(files.os, "replace", replace)
-    with pytest.raises(DDError, match=r"^no permission to write .*out: make .* writable or choose another folder$"):
-        publish(tmp_path / "new", tmp_path / "out")
-    assert (tmp_path / "out" / "file").read_text() == "0"
-    assert tree(tmp_path) == {"new", "new/file", "out", "out/file"}
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (OSError(errno.ENOSPC, "x"), "^no space left on the disk: free some space and run the command again$"),
-        (OSError(errno.EDQUOT, "x", "/a/b"), r"^no space left on the disk \(/a/b\): free some space"),
-        (
-            PermissionError(errno.EACCES, "x", "/a/b"),
-            r"^no permission \(/a/b\): make it readable and writable, or choo",
-        ),
-    ],
-)
-def test_what_other_libraries_meet_on_the_disk(error, said):
-    with pytest.raises(DDError, match=said), explained():
-        raise error
-
-
-def test_other_faults_stay_what_they_are():
-    with pytest.raises(ConnectionResetError), explained():
-        raise ConnectionResetError

@@ -5,8 +5,6 @@ import torch
 
 from dd.bench import operations as module
 from dd.bench.operations import operations
-from dd.cli import doctor
-from dd.system import device
 
 
 def test_a_device_that_computes_right():
@@ -31,16 +29,3 @@ def test_a_device_that_computes_wrong_or_not_at_all(monkeypatch: pytest.MonkeyPa
     product, attention, _ = operations("cuda")
     assert product.problem == "expected at most 1e-05: do not trust this device"
     assert attention.problem == "CUDA error: no kernel image is available: check the driver and the build of torch"
-
-
-def test_doctor_says_which_driver_the_build_wants(monkeypatch: pytest.MonkeyPatch, tmp_path):
-    monkeypatch.setattr(device, "nvidia_smi", lambda query: ["470.82.01" if "driver" in query else "Tesla, 16 GB"])
-    monkeypatch.setattr(torch.version, "cuda", "12.8")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    found = {one.what: one for one in doctor.accelerator(tmp_path)}
-    assert found["accelerator"].found == "Tesla, 16 GB"
-    assert found["driver"].state == "missing"
-    assert "built for CUDA 12.8: wants driver 525.60.13 or later" in found["driver"].found
-    assert "driver 470.82.01 is too old" in found["driver"].do
-    assert "matrix product" not in found

@@ -151,18 +151,3 @@ def predict(model, condition):
         return model.log_probs(model.start(condition, Filters(guidance=2.0)))
     noise = torch.randn(2, model.groups.length, 6, generator=torch.Generator().manual_seed(0))
     return model(noise, torch.zeros(2, dtype=torch.int64), condition).logits
-
-
-def test_training_of_both_families_against_a_bare_loop(tmp_path, monkeypatch):
-    monkeypatch.setenv("DD_ROOT", str(tmp_path))
-    models = ["--model", "llamagen-tiny", "--model", "var-tiny"]
-    command = ["bench", "training", *models, "--batch", "4", "--steps", "3", "--rounds", "1", "--json"]
-    result = CliRunner().invoke(app, command, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    saved = json.loads((tmp_path / "results" / "bench" / "training.json").read_text())
-    assert {"command", "date", "machine"} < saved.keys()
-    assert [row["teacher"] for row in saved["rows"]] == ["llamagen-tiny", "var-tiny"]
-    for row in saved["rows"]:
-        assert (row["batch"], row["steps"], row["rounds"]) == (4, 3, 1)
-        assert row["ratio"] == pytest.approx(row["training_seconds"] / row["bare_seconds"])
-        assert 0 <= row["waited_seconds"] <= row["training_seconds"]

@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 
 from dd.checkpoints import imports, teachers, zoo
 from dd.checkpoints.safe import load_tensors, state_dicts
-from dd.cli.zoo import parse_classes, parse_setting
 from dd.errors import DDError
 from dd.models.base import Filters
 from dd.models.registry import build_teacher
@@ -221,15 +220,3 @@ def test_shards_that_are_not_whole(project):
     index.write_text("[]")
     with pytest.raises(DDError, match="is no index of shards"):
         load_tensors(index)
-
-
-def test_arguments(project):
-    assert parse_setting("block_size=576") == ("block_size", 576)
-    assert parse_setting("patch_nums=1,2,3") == ("patch_nums", [1, 2, 3])
-    with pytest.raises(DDError, match="--set: expected KEY=NUMBER"):
-        parse_setting("block_size")
-    (project / "names.txt").write_text("cat\n\ndog\n")
-    assert parse_classes(str(project / "names.txt")) == ("cat", "dog")
-    assert parse_classes("3") == ("0", "1", "2")
-    with pytest.raises(DDError, match="--classes: expected a number, or a file"):
-        parse_classes("nowhere.txt")

@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from dd.datasets import folder as data
-from dd.datasets import picture
-from dd.datasets.packed import load_images, packed_hash
+from dd.datasets.packed import load_images
 from dd.errors import DDError
 from tests.helpers.paths import ROOT
 
@@ -65,30 +64,6 @@ def test_every_mode_and_size(folder, tmp_path):
     assert report["modes"]["RGBA"] == 1
     assert report["sizes"]["smallest"] == (7, 90)
     assert report["skipped"] == [{"file": "dogs/notes.txt", "reason": "Pillow does not know its format"}]
-
-
-def test_transparency_lies_over_white_and_16_bits_are_scaled(folder):
-    assert (picture.read_picture(folder / "dogs" / "clear.png", 16).pixels == 255).all()
-    assert (picture.read_picture(folder / "dogs" / "deep.png", 16).pixels == 255).all()
-
-
-def test_what_has_no_agreed_range_is_refused_never_black(tmp_path):
-    wrong = {
-        "float.tif": np.full((4, 4), 0.5, np.float32),
-        "int32.tif": np.full((4, 4), 200, np.int32),
-        "twelve.png": np.full((4, 4), 4000, np.uint16),
-        "eight.tif": np.full((4, 4), 255, np.uint16),
-    }
-    said = {}
-    for name, values in wrong.items():
-        Image.fromarray(values).save(tmp_path / name)
-        with pytest.raises(picture.UnreadableError) as error:
-            picture.read_picture(tmp_path / name, 8)
-        said[name] = str(error.value)
-    assert said["float.tif"].startswith("mode F, values 0.5 to 0.5: which values are black and white is not known")
-    assert said["int32.tif"].startswith("mode I, values 200 to 200: ")
-    assert said["twelve.png"] == "mode I;16, values 4000 to 4000: looks like fewer bits in 16; convert it to 8 bits"
-    assert said["eight.tif"].startswith("mode I;16, values 255 to 255: looks like")
 
 
 def test_everything_that_pillow_opens_is_read(tmp_path):
@@ -165,16 +140,6 @@ def test_the_split_depends_on_contents_not_on_names(tmp_path):
         sides.append({found.digests[file] for file in data.held_out(found.read, found.digests, 0.2)})
     assert sides[0] == sides[1]
     assert len(sides[0]) == 4
-
-
-def test_crop_and_pad():
-    wide = Image.new("RGB", (40, 20), (200, 10, 10))
-    assert (picture.fit(wide, 10)[:, :, 0] > 190).all()
-    framed = Image.new("RGB", (40, 20), (255, 255, 255))
-    framed.paste((10, 10, 10), (10, 5, 30, 15))
-    padded = picture.fit(framed, 40, crop=False)
-    assert (padded[0] == 255).all()  # with the picture's own edge, not with black
-    assert padded[20, 20].max() < 20
 
 
 def test_unreadable_files_are_named_or_skipped(folder, tmp_path, caplog):
@@ -282,18 +247,6 @@ def test_the_digest_follows_names_contents_and_captions(folder):
     third = data.folder_digest(folder)
     save(folder / "cats" / "more.png", (0, 0, 1))
     assert len({first, second, third, data.folder_digest(folder)}) == 4
-
-
-def test_packed_hash_and_missing_files(folder, tmp_path):
-    data.pack_folder(folder, tmp_path / "packed", 16)
-    first = packed_hash(tmp_path / "packed")
-    data.pack_folder(folder, tmp_path / "again", 16)
-    assert packed_hash(tmp_path / "again") == first
-    data.pack_folder(folder, tmp_path / "again", 8)
-    assert packed_hash(tmp_path / "again") != first
-    (tmp_path / "packed" / "train" / "labels.npy").unlink()
-    with pytest.raises(DDError, match=r"expected a packed data set in .*, labels\.npy is missing"):
-        load_images(tmp_path / "packed" / "train")
 
 
 def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):

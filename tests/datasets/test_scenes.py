@@ -2,24 +2,14 @@
 
 import numpy as np
 import pytest
-import torch
 
-from dd.datasets import scene_images, scenes
+from dd.datasets import scenes
 from dd.datasets.scenes import COLOURS, ITEMS, REGIONS, Thing
-from dd.evaluation.scene_reader import all_right
-from zoo import scenes as zoo_scenes
 
 POOLS = [np.full((3, 28, 28), 0, np.uint8) for _ in ITEMS]
 for pool in POOLS:
     pool[:, 6:22, 6:22] = 200
 ONE = scenes.random_numbers(0, 0)
-
-
-def test_a_scene_is_a_function_of_seed_and_index():
-    assert scenes.draw_scene(3, 7, "train") == scenes.draw_scene(3, 7, "train")
-    assert len({scenes.draw_scene(3, i, "train").caption for i in range(40)}) > 35
-    scene = scenes.draw_scene(3, 7, "train")
-    assert (scene_images.render(scene, POOLS, 3, 7) == scene_images.render(scene, POOLS, 3, 7)).all()
 
 
 def test_no_combination_is_in_both_splits():
@@ -70,36 +60,6 @@ def test_left_right_above_below():
     assert not any("above" in caption or "top" in caption for caption in captions)
 
 
-def test_things_lie_where_the_caption_says():
-    for region, (x, y) in scene_images.CENTRES.items():
-        thing = Thing(REGIONS.index(region), 6, COLOURS.index("black"))
-        image = scene_images.render(scenes.Scene((thing,), ""), POOLS, 0, 1)
-        rows, columns = np.nonzero(image.sum(2) < 400)
-        assert abs(rows.mean() - y) < 4
-        assert abs(columns.mean() - x) < 4
-
-
-def test_jitter_moves_things_by_no_more_than_it_says():
-    thing = Thing(REGIONS.index("centre"), 6, COLOURS.index("black"))
-
-    def corner(index, jitter):
-        image = scene_images.render(scenes.Scene((thing,), ""), POOLS, 0, index, jitter)
-        return tuple(axis.min() for axis in np.nonzero(image.sum(2) < 400))
-
-    (still,) = {corner(i, 0) for i in range(20)}
-    moved = {tuple(np.subtract(corner(i, 2), still)) for i in range(200)}
-    assert {y for y, _ in moved} == {x for _, x in moved} == {-2, -1, 0, 1, 2}
-
-
-def test_two_and_small():
-    def covered(**more):
-        thing = Thing(REGIONS.index("top"), 6, COLOURS.index("black"), **more)
-        return (scene_images.render(scenes.Scene((thing,), ""), POOLS, 0, 1).sum(2) < 400).sum()
-
-    assert covered(count=2) == pytest.approx(2 * covered(), rel=0.05)
-    assert covered(small=True) < 0.6 * covered()
-
-
 def test_attributes():
     things = (Thing(3, 5, 6, 2), Thing(4, 6, 2, 1, True))
     facts = scenes.attributes(things).reshape(len(REGIONS), 4)
@@ -107,30 +67,3 @@ def test_attributes():
     assert facts[4].tolist() == [1, 6, 2, 1]
     assert facts[0].tolist() == [0, -100, -100, -100]
     assert len(scenes.HEADS) == facts.size
-
-
-def test_a_picture_is_right_only_if_all_of_it_is():
-    wanted = torch.tensor([[1, 0, -100], [2, 1, 0]])
-    logits = torch.zeros(2, 7)
-    logits[0, 1] = logits[0, 3] = logits[1, 2] = logits[1, 4] = logits[1, 5] = 1
-    assert all_right(logits, wanted, (3, 2, 2)).tolist() == [True, True]
-    logits[1, 6] = 2
-    assert all_right(logits, wanted, (3, 2, 2)).tolist() == [True, False]
-
-
-@pytest.mark.parametrize(("name", "copied"), [("scenes", 2), ("scenes-moved", 0)])
-def test_captions_are_laid_out_for_experiments_where_a_teacher_draws_them(monkeypatch, tmp_path, name, copied):
-    """Every experiment depends on all of captions/: a file that none of them reads would make them stale."""
-
-    def make(_, target):
-        for split in ("train", "test"):
-            (target / split).mkdir(parents=True)
-            (target / split / "captions.parquet").write_bytes(b"captions")
-        return {"train": 1, "test": 1}
-
-    (tmp_path / "zoo" / "data").mkdir(parents=True)
-    (tmp_path / "captions").mkdir()
-    monkeypatch.setattr(zoo_scenes, "HERE", tmp_path / "zoo")
-    monkeypatch.setattr(zoo_scenes, "make", make)
-    zoo_scenes.main(name)
-    assert len(list((tmp_path / "captions").iterdir())) == copied

@@ -13,37 +13,11 @@ from accelerate.tracking import WandBTracker
 from dd.checkpoints import runs
 from dd.checkpoints.runs import write
 from dd.distillation import training
-from dd.distillation.task import Pairs, Task
+from dd.distillation.task import Pairs
 from dd.distillation.training import train
 from dd.errors import DDError, Stopped
-from tests.helpers.tiny import Cycle, settings, tiny_pairs, tiny_student, tiny_teacher
-
-
-@pytest.fixture(scope="module", params=["llamagen", "var"])
-def family(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def teacher(family):
-    return tiny_teacher(family)
-
-
-@pytest.fixture(scope="module")
-def pairs(teacher):
-    return tiny_pairs(teacher, 32)
-
-
-def make_task(teacher, pairs: Pairs, folder, **more) -> Task:
-    return Task(teacher, Cycle(pairs.take(slice(24)), 4), pairs.take(slice(24, None)), folder, **more)
-
-
-def weights(outcome: training.Outcome) -> dict[str, torch.Tensor]:
-    return outcome.student.state_dict()
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(a[name], b[name]) for name in a) and a.keys() == b.keys()
+from tests.helpers.tiny import Cycle, settings, tiny_student
+from tests.helpers.training import make_task, same, weights
 
 
 def test_a_disk_that_fills_up_later_keeps_the_checkpoint_before(teacher, family, pairs, tmp_path, monkeypatch):

@@ -11,7 +11,6 @@ from dd.checkpoints import zoo
 from dd.checkpoints.safe import save_tensors
 from dd.distillation import stage
 from dd.distillation.progressive import Source, start_from
-from dd.distillation.soft_targets import SoftTargets, soft_loss
 from dd.distillation.task import Task
 from dd.distillation.training import train
 from dd.errors import DDError
@@ -21,16 +20,6 @@ from tests.helpers.tiny import Cycle, settings, tiny_pairs, tiny_student, tiny_t
 
 OPTIONS = {"teacher_input": True, "noise_logits": True}
 ZERO = torch.zeros(6, dtype=torch.int64)
-
-
-@pytest.fixture(scope="module", params=["llamagen", "var"])
-def family(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def teacher(family):
-    return tiny_teacher(family)
 
 
 def refined(teacher, family):
@@ -44,19 +33,6 @@ def refined(teacher, family):
 
 def indexed(pairs):
     return replace(pairs, indices=torch.arange(len(pairs)))
-
-
-def test_soft_loss_is_the_divergence_at_unknown_positions():
-    torch.manual_seed(0)
-    logits, wanted = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
-    unknown = torch.tensor([[True, False, True], [False, True, True]])
-    p, q = wanted.softmax(-1), logits.softmax(-1)
-    expected = (p * (p / q).log()).sum(-1)[unknown].mean()
-    assert soft_loss(logits, SoftTargets.of(wanted), unknown) == pytest.approx(expected.item(), abs=2e-3)  # float16
-    assert soft_loss(wanted, SoftTargets.of(wanted), unknown) == pytest.approx(0, abs=2e-3)
-    few = SoftTargets.of(wanted, kept=2)
-    assert few.log_probs.exp().sum(-1).allclose(torch.ones(2, 3, dtype=torch.float16), atol=2e-3)
-    assert torch.equal(few.codes.long(), wanted.topk(2).indices)
 
 
 def test_it_follows_the_sources_own_trajectory(teacher, family):

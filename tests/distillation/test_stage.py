@@ -17,7 +17,7 @@ from dd.checkpoints import zoo
 from dd.checkpoints.students import load_student_dir
 from dd.checkpoints.teachers import read_info
 from dd.distillation import stage
-from dd.distillation.batches import ShardPairs, divide
+from dd.distillation.batches import divide
 from dd.errors import DDError
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
 from tests.helpers.paths import ROOT as REPOSITORY
@@ -174,23 +174,6 @@ def test_a_batch_that_does_not_divide(project, monkeypatch):
         stage.main("toy")
 
 
-@pytest.mark.parametrize(
-    ("total", "most", "world", "points", "rows", "parts"),
-    [
-        (32, 32, 1, 2, 32, 1),
-        (512, 64, 8, 2, 64, 1),
-        (512, 60, 4, 2, 32, 4),
-        (512, 64, 1, 3, 64, 8),
-        (12, 4, 1, 3, 3, 4),
-    ],
-)
-def test_how_an_update_is_divided(total, most, world, points, rows, parts):
-    found = divide(total, most, world, points)
-    assert (found.rows, found.parts) == (rows, parts)
-    firsts = [found.first(step, part, rank) for step in (0, 1) for part in range(parts) for rank in range(world)]
-    assert firsts == list(range(0, 2 * total, rows))
-
-
 def test_batch_auto_without_an_accelerator(project):
     write_params(project, batch="auto", global_batch=8, steps=2)
     stage.main("toy")
@@ -207,35 +190,6 @@ def test_the_baseline_learns_by_cross_entropy_alone(project, monkeypatch):
     stage.main("toy")
     losses = [{name for name in outcome.curves if name.startswith("loss/")} for outcome in seen]
     assert losses == [{"loss/cross_entropy", "loss/regression", "loss/own_prefix"}, {"loss/cross_entropy"}]
-
-
-def test_ranks_get_different_rows_of_one_stream(project):
-    inputs = stage.check_inputs("toy", config.load_experiment("toy"), config.load_experiment("toy").distill, project)
-    whole = iter(ShardPairs(inputs.shards, 8, 0, torch.device("cpu")))
-    ranks = [iter(ShardPairs(inputs.shards, 4, 0, torch.device("cpu"), rank, 2)) for rank in (0, 1)]
-    for _ in range(9):  # more than an epoch
-        parts = [next(rank) for rank in ranks]
-        expected = next(whole)
-        assert torch.equal(torch.cat([part.noise for part in parts]), expected.noise)
-        assert torch.equal(torch.cat([part.tokens for part in parts]), expected.tokens)
-
-
-def test_batches_made_ahead_do_not_count(project):
-    inputs = stage.check_inputs("toy", config.load_experiment("toy"), config.load_experiment("toy").distill, project)
-
-    def source() -> ShardPairs:
-        return ShardPairs(inputs.shards, 5, 0, torch.device("cpu"))
-
-    first = source()
-    assert first.state_dict()["rows"] == 0
-    stream = iter(first)
-    batches = [next(stream) for _ in range(12)]
-    assert first.state_dict()["rows"] == 60
-    second = source()
-    for state in (3, 11):
-        second.load_state_dict({**first.state_dict(), "rows": 5 * state})
-        assert second.state_dict()["rows"] == 5 * state
-        assert torch.equal(next(iter(second)).noise, batches[state].noise)
 
 
 def refused(root: Path, match: str) -> None:

@@ -1,54 +1,19 @@
 """The training loop: exact resume, accumulation, precisions, both heads, and what stops it."""
 
 import json
-import math
-import shutil
 from dataclasses import replace
 
 import pytest
 import torch
-from accelerate import Accelerator
 
 from dd.checkpoints import runs
 from dd.distillation.frechet import PictureFeatures
-from dd.distillation.objective import Objective, trajectory_points
 from dd.distillation.task import Pairs, Task
-from dd.distillation.training import Outcome, train
+from dd.distillation.training import train
 from dd.errors import DDError
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
-from dd.models.base import StudentOutput
-from dd.system.files import publish, recover
-from tests.helpers.tiny import Cycle, settings, tiny_pairs, tiny_student, tiny_teacher
-
-FAMILIES = ("llamagen", "var")
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def teacher(family):
-    return tiny_teacher(family)
-
-
-@pytest.fixture(scope="module")
-def pairs(teacher):
-    return tiny_pairs(teacher, 32)
-
-
-def make_task(teacher, pairs: Pairs, folder, batch: int = 4, stop: int | None = None, **more) -> Task:
-    held_out = pairs.take(slice(24, None))
-    return Task(teacher, Cycle(pairs.take(slice(24)), batch, stop), held_out, folder, **more)
-
-
-def weights(outcome: Outcome) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in outcome.student.state_dict().items()}
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(a[name], b[name]) for name in a) and a.keys() == b.keys()
+from tests.helpers.tiny import Cycle, settings, tiny_pairs, tiny_student
+from tests.helpers.training import make_task, same, weights
 
 
 @pytest.mark.parametrize("stops", [(1,), (4, 6), (11,)])
@@ -114,33 +79,6 @@ def test_checkpointed_blocks_and_chunks_change_nothing_but_rounding(family, teac
         assert points == [(step, pytest.approx(value, rel=1e-4)) for step, value in curves[1][name]], name
 
 
-def test_loss_split_gives_each_head_its_part(family, teacher, pairs, tmp_path):
-    """Cross-entropy before the split only, regression behind it only: heads get no gradient elsewhere."""
-    config = settings(steps=1, split=2, loss_split=True, losses={"regression": 1.0}, timesteps=(0,))
-    task = make_task(teacher, pairs, tmp_path)
-    objective = Objective(task, config, Accelerator(cpu=True))
-    before = teacher.groups.starts[2]
-    output = StudentOutput(
-        torch.zeros(4, teacher.groups.length, len(teacher.codebook)).requires_grad_(),
-        torch.zeros(4, teacher.groups.length, teacher.codebook.shape[1]).requires_grad_(),
-    )
-    unknown = torch.ones(4, teacher.groups.length, dtype=torch.bool)
-    unknown[:, 0] = False
-    terms = objective._on_pairs(output, pairs.tokens[:4], unknown)
-    sum(terms.values()).backward()
-    assert terms["cross_entropy"].item() == pytest.approx(math.log(len(teacher.codebook)))
-    positions = torch.arange(teacher.groups.length)
-    assert torch.equal(output.logits.grad.abs().sum((0, 2)) > 0, (positions > 0) & (positions < before))
-    assert torch.equal(output.codes.grad.abs().sum((0, 2)) > 0, positions >= before)
-
-
-def test_points_have_equal_shares_however_a_batch_is_divided():
-    whole = trajectory_points((0, 3, 5), 12, 24)
-    assert whole.tolist() == [0, 3, 5] * 4
-    parts = [trajectory_points((0, 3, 5), 4, first) for first in (24, 28, 32)]
-    assert torch.equal(torch.cat(parts), whole)
-
-
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_learns_in_both_precisions(family, teacher, pairs, tmp_path, precision):
     few = Pairs(pairs.noise[:4], pairs.tokens[:4], pairs.condition[:4])
@@ -151,33 +89,6 @@ def test_it_learns_in_both_precisions(family, teacher, pairs, tmp_path, precisio
     assert losses[-1] < 0.6 * losses[0]
     assert outcome.curves["accuracy/t0"][-1][1] > outcome.curves["accuracy/t0"][0][1]
     assert {value.dtype for value in weights(outcome).values() if value.is_floating_point()} == {torch.float32}
-
-
-def test_perceptual_and_regression_losses_train_the_continuous_head(family, teacher, pairs, tmp_path):
-    size = teacher.tokenizer.image_size
-    network = SmallClassifier(ClassifierConfig(3, size, (4, 5), (0, 0))).eval().requires_grad_(False)
-    losses = {"cross_entropy": 0.0, "regression": 1.0, "perceptual": 1.0}
-    task = make_task(teacher, pairs, tmp_path, distance=network.perceptual_distance)
-    student = tiny_student(teacher, family)
-    before = {name: value.clone() for name, value in student.state_dict().items()}
-    config = settings(steps=40, lr=1e-2, losses=losses, log_every=5)
-    outcome = train(student, task, config)
-    moved = {name for name, value in weights(outcome).items() if not torch.equal(value, before[name])}
-    assert any(name.startswith("final_layer_conti.") for name in moved) or any("conti" in name for name in moved)
-    assert not any(name.startswith(("output.", "head.")) for name in moved)
-    for term in ("regression", "perceptual"):
-        values = [value for _, value in outcome.curves[f"loss/{term}"]]
-        assert values[-1] < values[0]
-
-
-def test_a_set_predictor_sees_no_noise(family, teacher, pairs, tmp_path):
-    student, seen = tiny_student(teacher, family), []
-    student.register_forward_pre_hook(lambda _, inputs: seen.append((inputs[0].clone(), inputs[1].clone())))
-    train(student, make_task(teacher, pairs, tmp_path, noise_free=True), settings(steps=1))
-    for x, finished in seen:
-        for row, groups in zip(x, finished, strict=True):
-            assert row[teacher.groups.starts[groups] :].abs().sum() == 0
-            assert bool(row.any()) == bool(groups)
 
 
 def test_probe_and_curves_are_asked_at_every_measurement(family, teacher, pairs, tmp_path):
@@ -258,26 +169,6 @@ def test_a_full_disk_is_one_line(teacher, family, pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(runs.torch, "save", full)
     with pytest.raises(DDError, match=r"cannot write .*checkpoint \(.*No space left on device\): free some space"):
         train(tiny_student(teacher, family), make_task(teacher, pairs, tmp_path), settings(steps=3))
-
-
-def test_a_folder_is_whole_at_every_moment(tmp_path):
-    new, target = tmp_path / "new", tmp_path / "target"
-
-    def fill(folder, text):
-        folder.mkdir()
-        (folder / "file").write_text(text)
-
-    fill(target, "old")
-    fill(new, "new")
-    publish(new, target)
-    assert (target / "file").read_text() == "new"
-    assert not new.exists()
-    target.rename(tmp_path / ".target.old")  # killed between the two renames
-    recover(target)
-    assert (target / "file").read_text() == "new"
-    shutil.copytree(target, tmp_path / ".target.old")  # killed before the old one was removed
-    recover(target)
-    assert (target / "file").read_text() == "new"
 
 
 def test_held_out_measure_is_the_same_in_parts(family, teacher, pairs, tmp_path):

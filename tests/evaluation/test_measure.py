@@ -7,23 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from dd.bench.evaluation import measure
 from dd.errors import DDError
 from dd.evaluation import measure as evaluate
-from dd.evaluation.folder import clean_fid_of_folder
 from dd.evaluation.measure import Evaluation, open_evaluation
 from dd.metrics import distances
 from dd.metrics.extractors import ClassifierExtractor
-from dd.metrics.images import image_files, load_npz, read_images, write_pngs
+from dd.metrics.images import image_files, load_npz, read_images
 from dd.metrics.moments import Estimate
 from dd.metrics.protocols import protocol
 from dd.metrics.references import Reference
 from tests.helpers.toy_metrics import CLASSES, SIZE, TOY, N, batches, pictures
 
 pytestmark = pytest.mark.usefixtures("few_subsets")
-
-
-# ------------------------------------------------------------------------------------------------------ evaluation
 
 
 def test_measuring_the_reference_itself(evaluation: Evaluation):
@@ -149,21 +144,6 @@ def test_npz_with_pickles_is_refused(tmp_path: Path):
     with pytest.raises(DDError, match=r"p.npz is truncated or no npz of plain arrays"):
         load_npz(tmp_path / "p.npz")
     assert zipfile.is_zipfile(tmp_path / "p.npz")
-
-
-def test_clean_fids_folder_path_gives_the_same_distance(evaluation: Evaluation, tmp_path: Path):
-    images, labels = pictures(N, seed=3)
-    write_pngs(tmp_path / "png", images)
-    theirs = clean_fid_of_folder(tmp_path / "png", evaluation.extractor, evaluation.reference, batch=60)
-    assert evaluation.measure(batches(images, labels)).value.value == pytest.approx(theirs, rel=1e-3)
-
-
-def test_bench_measures_both_paths(extractor: ClassifierExtractor, reference: Reference, monkeypatch):
-    monkeypatch.setattr("dd.evaluation.measure.open_extractor", lambda *args: extractor)
-    monkeypatch.setattr("dd.metrics.protocols.Protocol.reference_path", lambda *args: reference.path)
-    ours, theirs = measure(40, "fd-toy", 16, 2, 0)
-    assert ours["distance"] == pytest.approx(theirs["distance"], rel=1e-3)
-    assert min(ours["seconds"], theirs["seconds"]) > 0
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

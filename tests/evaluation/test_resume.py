@@ -7,14 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from dd.evaluation import stage as evaluate
-from dd.evaluation.finished import FinishedRow
-from dd.evaluation.share import Share
 from dd.evaluation.stage import Stage
-from tests.evaluation.test_stage import project, write_params  # noqa: F401  (a fixture)
 from tests.helpers.paths import ROOT
+from tests.helpers.toy_evaluation import write_params
 
 TIMES = ("seconds_per_image", "latency_seconds", "speedup", "latency_speedup")
 
@@ -25,7 +22,7 @@ def rows_of(root: Path) -> list[dict]:
     return [{key: value for key, value in row.items() if key not in TIMES} for row in found]
 
 
-def test_a_killed_evaluation_goes_on_with_the_next_row(project: Path, monkeypatch: pytest.MonkeyPatch):  # noqa: F811
+def test_a_killed_evaluation_goes_on_with_the_next_row(project: Path, monkeypatch: pytest.MonkeyPatch):
     evaluate.main("toy")
     whole = rows_of(project)
     measured: list[str] = []
@@ -59,7 +56,7 @@ def test_a_killed_evaluation_goes_on_with_the_next_row(project: Path, monkeypatc
     assert (project / "results" / "toy" / "samples.png").is_file()
 
 
-def test_finished_rows_of_other_settings_are_not_taken(project: Path, monkeypatch: pytest.MonkeyPatch):  # noqa: F811
+def test_finished_rows_of_other_settings_are_not_taken(project: Path, monkeypatch: pytest.MonkeyPatch):
     write_params(project, seed=3)
     first = Stage("toy", project).folder
     write_params(project, seed=4)
@@ -68,48 +65,8 @@ def test_finished_rows_of_other_settings_are_not_taken(project: Path, monkeypatc
     assert Stage("toy", project).folder == first
 
 
-def test_a_row_survives_its_file(tmp_path: Path):
-    row = FinishedRow({"metric": "FD", "images": 3}, torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.ones(3, 2))
-    row.save(tmp_path / "row.safetensors")
-    found = FinishedRow.load(tmp_path / "row.safetensors")
-    assert found.row == row.row
-    assert torch.equal(found.grid, row.grid)
-    assert torch.equal(found.partner().features, torch.ones(3, 2))
-    assert found.labels is None
-    assert FinishedRow.load(tmp_path / "none.safetensors") is None
-
-
-@pytest.mark.parametrize(("images", "batch", "world"), [(10, 3, 2), (9, 3, 3), (2, 5, 4), (12, 1, 5)])
-def test_parts_come_in_the_order_of_the_images(images, batch, world):
-    """Round by round, by hand: each process deals out its own batches, the main one takes all."""
-    starts = list(range(0, images, batch))
-    taken: list[int] = []
-    waiting: list[list[int | None]] = []
-
-    def gather(rank):
-        def collect(part):
-            if rank == 0:
-                waiting.append([part])
-            else:
-                waiting[rounds[rank]].append(part)
-                rounds[rank] += 1
-            return []
-
-        return collect
-
-    rounds = [0] * world
-    for rank in range(world):
-        mine = [(torch.tensor([start]), None) for start in starts[rank::world]]
-        share = Share(rank, world, batch, gather(rank))
-        share.gather_parts(lambda x, classes, first: (int(x), first), mine, images, lambda part: None)
-    assert len({len(one) for one in waiting}) == 1, "a process left a round out"
-    for parts in waiting:
-        taken += [part for part in parts if part is not None]
-    assert taken == [(start, start) for start in starts]
-
-
 @pytest.mark.slow
-def test_two_processes_give_the_rows_of_one(project: Path):  # noqa: F811
+def test_two_processes_give_the_rows_of_one(project: Path):
     evaluate.main("toy")
     alone = rows_of(project)
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]

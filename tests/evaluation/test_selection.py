@@ -4,48 +4,20 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
-from typer.testing import CliRunner
 
 from dd import config
-from dd.cli.main import app
 from dd.errors import DDError
 from dd.evaluation import selection
 from dd.evaluation import stage as evaluate
 from dd.evaluation.selection import Knob, Search, check_disjoint, select, write_selection
 from dd.metrics.extractors import ClassifierExtractor
 from dd.metrics.moments import Estimate
-from dd.metrics.references import build_reference
-from tests.evaluation.test_stage import SIZE, N, project, write_params
 from tests.helpers.paths import ROOT
-
-__all__ = ["project"]
-VALIDATION = "fd-toy-validation"
+from tests.helpers.toy_evaluation import VALIDATION, N, add_reference, write_params
 
 
-def build(project: Path, name: str = "validation", seed: int = 7, protocol: str = VALIDATION):
-    """A reference of random images beside the toy project's own."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 255, (N, 3, SIZE, SIZE), dtype=torch.uint8, generator=generator)
-    folder = project / "zoo" / "toy"
-    extractor = ClassifierExtractor(folder / "extractor.safetensors")
-    return build_reference(
-        folder / f"{name}.safetensors", protocol, extractor, [images], torch.arange(N) % 3, "validation images"
-    )
-
-
-@pytest.fixture
-def small(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The toy project with a validation reference, and few values to try."""
-    build(project)
-    monkeypatch.setattr(
-        selection, "FACTORS", {"guidance": (0.5, 1.0), "temperature": (1.0, 2.0), "noise_scale": (1.0, 1.5, 2.0)}
-    )
-    return project
-
-
-def test_every_drawn_row_gets_its_best_and_says_what_chose_it(small: Path):
+def test_every_drawn_row_gets_its_best_and_says_what_chose_it(selectable: Path):
     shown: list[Knob] = []
     found = select("toy", None, 30, shown.append)
     of_teacher = ["guidance", "temperature", "noise_scale"]
@@ -61,7 +33,7 @@ def test_every_drawn_row_gets_its_best_and_says_what_chose_it(small: Path):
     assert list(shown[2].distances) == [0.75, 1.5]  # factors of the guidance that pairs were drawn with
 
 
-def test_the_least_distance_wins(small: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_least_distance_wins(selectable: Path, monkeypatch: pytest.MonkeyPatch):
     distance = lambda self, row: Estimate(abs(row.noise_scale - 1.5) + (getattr(row, "guidance", 0) or 0))  # noqa: E731
     monkeypatch.setattr(Search, "distance", distance)
     found = select("toy", None, 30, lambda knob: None)
@@ -69,7 +41,7 @@ def test_the_least_distance_wins(small: Path, monkeypatch: pytest.MonkeyPatch):
     assert next(row.guidance for row in found.rows.values() if row.name == "teacher") == 0.75
 
 
-def test_selection_draws_other_noise_than_table_and_pairs(small: Path, monkeypatch: pytest.MonkeyPatch):
+def test_selection_draws_other_noise_than_table_and_pairs(selectable: Path, monkeypatch: pytest.MonkeyPatch):
     seeds = []
     monkeypatch.setattr(
         Search, "distance", lambda self, row: seeds.append(self.image_sampler.seed) or Estimate(row.noise_scale)
@@ -79,8 +51,8 @@ def test_selection_draws_other_noise_than_table_and_pairs(small: Path, monkeypat
     assert set(seeds).isdisjoint({settings.evaluate.seed, settings.trajectories.seed})
 
 
-def test_params_keep_comments_and_everything_else(small: Path):
-    path = small / "params.yaml"
+def test_params_keep_comments_and_everything_else(selectable: Path):
+    path = selectable / "params.yaml"
     text = path.read_text().replace("experiments:\n", "# mine\nexperiments: # all of them\n")
     path.write_text(text)
     before = config.load_params(path)
@@ -111,9 +83,9 @@ def test_the_shipped_file_changes_in_its_own_rows_alone(tmp_path: Path):
     ]
 
 
-def test_rows_say_what_chose_them(small: Path):
+def test_rows_say_what_chose_them(selectable: Path):
     write_params(
-        small,
+        selectable,
         samplers=[
             {"name": "teacher", "noise_scale": 1.1, "selected_on": VALIDATION},
             {"name": "dd", "steps": [0], "noise_scale": 1.2},
@@ -123,29 +95,31 @@ def test_rows_say_what_chose_them(small: Path):
         ],
     )
     evaluate.main("toy")
-    rows = json.loads((small / "results" / "toy" / "rows.json").read_text())["rows"]
+    rows = json.loads((selectable / "results" / "toy" / "rows.json").read_text())["rows"]
     assert [row["selected_on"] for row in rows] == [VALIDATION, "by hand", None, VALIDATION, None]
     assert rows[0]["label"] == "teacher noise 1.1"
     assert rows[1]["quality_ratio"] == pytest.approx(rows[1]["value"] / rows[0]["value"])
 
 
-def test_the_reference_that_reports_is_refused(small: Path):
+def test_the_reference_that_reports_is_refused(selectable: Path):
     with pytest.raises(DDError, match="select: fd-toy is the reference that the table is measured by"):
         select("toy", "fd-toy", 30, lambda knob: None)
-    write_params(small, samplers=[{"name": "dd", "steps": [0], "selected_on": "fd-toy"}])
+    write_params(selectable, samplers=[{"name": "dd", "steps": [0], "selected_on": "fd-toy"}])
     with pytest.raises(DDError, match=r"toy, dd 0: selected_on must not be fd-toy, which the row is measured against"):
         evaluate.main("toy")
 
 
-def test_a_validation_split_that_overlaps_is_refused(small: Path):
-    reports = build(small, "reports", seed=1, protocol="fd-toy")
-    assert check_disjoint(build(small, "other", seed=2), reports) is None
+def test_a_validation_split_that_overlaps_is_refused(selectable: Path):
+    reports = add_reference(selectable, "reports", seed=1, protocol="fd-toy")
+    assert check_disjoint(add_reference(selectable, "other", seed=2), reports) is None
     with pytest.raises(DDError, match=rf"same.safetensors: {N} of {N} images are in reports.safetensors too"):
-        check_disjoint(build(small, "same", seed=1), reports)
+        check_disjoint(add_reference(selectable, "same", seed=1), reports)
     with pytest.raises(DDError, match="is the reference that the table is measured by: make one of other images"):
         check_disjoint(reports, reports)
-    (small / "zoo" / "toy" / "reference.safetensors").write_bytes((small / "zoo/toy/reports.safetensors").read_bytes())
-    build(small, seed=1)
+    (selectable / "zoo" / "toy" / "reference.safetensors").write_bytes(
+        (selectable / "zoo/toy/reports.safetensors").read_bytes()
+    )
+    add_reference(selectable, seed=1)
     with pytest.raises(DDError, match=rf"{N} of {N} images are in reference.safetensors too"):
         select("toy", None, 30, lambda knob: None)
 
@@ -155,9 +129,9 @@ def test_a_missing_validation_reference_says_what_to_do(project: Path):
         select("toy", None, 30, lambda knob: None)
 
 
-def test_samplers_that_changed_meanwhile_are_left_alone(small: Path):
+def test_samplers_that_changed_meanwhile_are_left_alone(selectable: Path):
     found = select("toy", None, 30, lambda knob: None)
-    path = small / "params.yaml"
+    path = selectable / "params.yaml"
     data = yaml.safe_load(path.read_text())
     data["experiments"]["toy"]["evaluate"]["samplers"].insert(0, {"name": "onestep*"})
     path.write_text(yaml.safe_dump(data))
@@ -165,18 +139,6 @@ def test_samplers_that_changed_meanwhile_are_left_alone(small: Path):
     with pytest.raises(DDError, match=r"params.yaml: the samplers of toy have changed meanwhile: select again"):
         write_selection(path, found)
     assert path.read_text() == before
-
-
-def test_the_command_prints_a_table_and_writes_unless_told_not_to(small: Path):
-    before = (small / "params.yaml").read_text()
-    dry = CliRunner().invoke(app, ["select", "toy", "--images", "30", "--dry-run"])
-    assert dry.exit_code == 0, dry.output
-    assert "chosen on fd-toy-validation; params.yaml is as it was (--dry-run)" in dry.output
-    assert "dd 0, noise_scale: " in dry.output
-    assert (small / "params.yaml").read_text() == before
-    wet = CliRunner().invoke(app, ["select", "toy", "--images", "30"])
-    assert "now run: dvc repro evaluate@toy" in wet.output
-    assert "selected_on: fd-toy-validation" in (small / "params.yaml").read_text()
 
 
 def test_shipped_references_share_no_image():

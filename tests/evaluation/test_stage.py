@@ -7,85 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from dd import config
-from dd.checkpoints import teachers, zoo
-from dd.checkpoints.safe import save_tensors
-from dd.checkpoints.students import save_student_dir
-from dd.checkpoints.teachers import load_teacher_dir
 from dd.errors import DDError
 from dd.evaluation import stage as evaluate
 from dd.evaluation.export import export
-from dd.evaluation.rows import COLUMNS, fill_ratios, make_row
-from dd.metrics import distances
+from dd.evaluation.rows import COLUMNS
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
 from dd.metrics.extractors import ClassifierExtractor
 from dd.metrics.images import image_files
 from dd.metrics.references import build_reference
-from dd.models.registry import build_student, build_teacher, student_config
 from dd.sampling.experiment import open_image_sampler
 from dd.sampling.image_sampler import sampler_label
 from dd.system import machine
 from dd.system.git import revision
-
-CODES = {"codebook_size": 16, "codebook_dim": 4, "z_channels": 32, "ch": 32, "ch_mult": [1, 1], "latent": 2}
-GPT = {"n_layer": 1, "n_head": 2, "dim": 16, "vocab_size": 16, "block_size": 4, "num_classes": 3, "ffn_multiple": 16}
-SIZE, N = 4, 90
-SAMPLERS = [
-    {"name": "real"},
-    {"name": "reconstruction"},
-    {"name": "dd", "steps": [0]},
-    {"name": "dd", "steps": [0, 2]},
-    {"name": "teacher"},
-    {"name": "dd+teacher", "steps": [0, 3], "teacher_start": 1},
-    {"name": "skip", "n": 1},
-    {"name": "onestep*"},
-]
-
-
-def write_params(root: Path, **evaluate_settings) -> None:
-    settings = {"protocol": "fd-toy", "images": N, "batch": 40, "samplers": SAMPLERS} | evaluate_settings
-    experiment = {
-        "family": "llamagen",
-        "teacher": {"name": "tiny", "guidance": 1.5},
-        "trajectories": {"pairs": 8},
-        "distill": {"steps": 1},
-        "evaluate": settings,
-    }
-    (root / "params.yaml").write_text(yaml.safe_dump({"experiments": {"toy": experiment}}))
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project folder with a teacher, a student, a set predictor, an extractor and its reference."""
-    monkeypatch.setenv("DD_ROOT", str(tmp_path))
-    monkeypatch.setattr(distances, "KID_SUBSETS", 2)
-    torch.manual_seed(0)
-    teacher = build_teacher("llamagen", CODES, GPT)
-    folder = tmp_path / "zoo" / "tiny"
-    save_tensors(folder / "tokenizer.safetensors", teacher.tokenizer.state_dict())
-    save_tensors(folder / "transformer.safetensors", teacher.transformer.state_dict())
-    common = {"family": "llamagen", "licence": "MIT", "source": "made in a test"}
-    zoo.register("tiny-tokenizer", "tokenizer", folder / "tokenizer.safetensors", config=CODES, **common)
-    more = {"tokenizer": "tiny-tokenizer", "classes": ("hat", "shoe", "bag"), "config": GPT}
-    zoo.register("tiny", "teacher", folder / "transformer.safetensors", **more, **common)
-    teacher_dir = tmp_path / "data" / "toy" / "teacher"
-    teachers.materialise("tiny", teacher_dir)
-    sizes = student_config(teacher)
-    student = build_student("llamagen", sizes)
-    student.initialise_from(load_teacher_dir(teacher_dir))
-    for target in (tmp_path / "models" / "toy", tmp_path / "models" / "toy" / "baseline"):
-        save_student_dir(target, student, sizes, teacher_dir, {})
-    SmallClassifier(ClassifierConfig(3, SIZE, (4, 5), (0, 0))).save(tmp_path / "zoo" / "toy" / "extractor.safetensors")
-    images, labels = torch.randint(0, 255, (N, 3, SIZE, SIZE), dtype=torch.uint8), torch.arange(N) % 3
-    extractor = ClassifierExtractor(tmp_path / "zoo" / "toy" / "extractor.safetensors")
-    build_reference(tmp_path / "zoo" / "toy" / "reference.safetensors", "fd-toy", extractor, [images], labels, "test")
-    np.savez_compressed(
-        tmp_path / "zoo" / "toy" / "images.npz", images=images.permute(0, 2, 3, 1).numpy(), labels=labels.numpy()
-    )
-    write_params(tmp_path)
-    return tmp_path
+from tests.helpers.toy_evaluation import SAMPLERS, SIZE, N, write_params
 
 
 def test_every_sampler_is_a_whole_row(project: Path):
@@ -251,18 +187,3 @@ def test_export_writes_what_the_official_evaluator_reads(project: Path):
         export("toy", "real", 5, project / "x.npz")
     with pytest.raises(DDError, match=r"a file that ends in \.npz, got s\.zip"):
         export("toy", "teacher", 5, project / "s.zip")
-
-
-def test_ratios_need_their_rows():
-    teacher = make_row(experiment="e", sampler="teacher", value=3.0, seconds_per_image=0.1)
-    floor = make_row(experiment="e", sampler="reconstruction", value=1.0)
-    one = make_row(experiment="e", sampler="dd", value=5.0, seconds_per_image=0.01)
-    none = make_row(experiment="e", sampler="skip")
-    rows = fill_ratios([teacher, floor, one, none])
-    assert (one["quality_ratio"], one["excess_ratio"], one["speedup"]) == (5 / 3, 2.0, 10.0)
-    assert floor["excess_ratio"] is None
-    assert [none[key] for key in ("quality_ratio", "excess_ratio", "speedup")] == [None, None, None]
-    assert rows[0] is teacher
-    assert fill_ratios([make_row(experiment="f", sampler="dd", value=1.0)])[0]["quality_ratio"] is None
-    with pytest.raises(DDError, match="kid is nan, which no metric should be"):
-        make_row(experiment="e", label="x", kid=float("nan"))

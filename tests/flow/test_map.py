@@ -1,9 +1,6 @@
 """The noise-to-token map: its frequencies, its agreement with a tight integration of the paper's ODE, its edges."""
 
-import dataclasses
-import json
 import math
-import re
 import time
 
 import numpy as np
@@ -17,7 +14,7 @@ from dd.errors import DDError
 from dd.flow.grid import Solver
 from dd.flow.map import Codes, map_noise, posterior, velocity
 from dd.trajectories.noise import noise
-from tests.helpers.codebooks import close_codebook, peaked, random_codebook
+from tests.helpers.codebooks import close_codebook, paper_ode, peaked, random_codebook
 
 
 def normal(count: int, width: int, seed: int = 0) -> Tensor:
@@ -42,14 +39,6 @@ def chi_square(tokens: Tensor, p: Tensor) -> float:
         if len(observed) > 1
         else 1.0
     )
-
-
-def paper_ode(e: Tensor, log_probs: Tensor, codes: Tensor, last: float = 0.999) -> Tensor:
-    """dopri5 at 1e-7 in float64 on the equation as the paper writes it."""
-    e, log_probs, codes = e.double(), log_probs.double(), codes.double()
-    times = torch.tensor([0.0, last], dtype=torch.float64)
-    x = odeint(lambda t, x: velocity(x, t.expand(len(x)), log_probs, codes), e, times, rtol=1e-7, atol=1e-7)[-1]
-    return posterior(x, times[1:].expand(len(x)), log_probs, codes)[0].argmax(-1)
 
 
 @pytest.mark.parametrize(
@@ -287,25 +276,6 @@ def test_faster_than_dopri5() -> None:
     times = torch.tensor([0.0, 0.99])
     odeint(lambda t, x: velocity(x, t.expand(len(x)), log_p, codes), e, times, rtol=1e-5, atol=1e-5)
     assert time.process_time() - middle > 2 * (middle - start)
-
-
-def test_solver_is_json() -> None:
-    assert Solver(**json.loads(json.dumps(dataclasses.asdict(Solver(ratio=1.1))))) == Solver(ratio=1.1)
-
-
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"first": 0}, "solver.first must be above 0 and at most 1, got 0"),
-        ({"ratio": 1.5}, "solver.ratio must be above 1 and at most 1.3, or steps are unstable, got 1.5"),
-        ({"ratio": math.nan}, "solver.ratio must be above 1 and at most 1.3, or steps are unstable, got nan"),
-        ({"negligible": 0.5}, "solver.negligible must be above 0 and at most 0.01, or frequencies are biased, got 0.5"),
-        ({"max_evaluations": 1}, "solver.max_evaluations must be at least 2, got 1"),
-    ],
-)
-def test_solver_is_checked(settings: dict[str, float], text: str) -> None:
-    with pytest.raises(DDError, match=f"^{re.escape(text)}$"):
-        Solver(**settings)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,15 @@
 """A project folder with one experiment, `toy`, whose teacher is tiny and has random weights."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 
 from dd.checkpoints import teachers, zoo
 from dd.checkpoints.safe import save_tensors
-from dd.models.base import Teacher
-from dd.models.registry import build_teacher
+from dd.models.base import Student, Teacher
+from dd.models.registry import build_student, build_teacher, student_config
 
 SIZES = {
     "llamagen": (
@@ -56,4 +57,29 @@ def make_project(root: Path, family: str = "llamagen", seed: int = 0, **trajecto
         | {"allow_missing": ["classifier", "reference"]},
     }
     (root / "params.yaml").write_text(yaml.safe_dump({"experiments": {"toy": experiment}}))
+    return root
+
+
+def tiny_student(seed: int) -> tuple[Student, dict[str, Any]]:
+    """A student of `tiny_teacher("llamagen")` and its config."""
+    teacher = tiny_teacher("llamagen")
+    torch.manual_seed(seed)
+    config = student_config(teacher)
+    student = build_student("llamagen", config)
+    student.initialise_from(teacher)
+    return student, config
+
+
+def make_shipped_project(root: Path) -> Path:
+    """`make_project` with a student in its zoo, toy-dd, trained from the points 0 and 4."""
+    make_project(root)
+    params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    params["experiments"]["toy"]["distill"]["timesteps"] = [0, 4]
+    (root / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    student, config = tiny_student(1)
+    path = root / "zoo" / "tiny" / "student.safetensors"
+    save_tensors(path, student.state_dict())
+    provenance = {"settings": {"timesteps": [0, 4]}}
+    common = {"family": "llamagen", "licence": "MIT", "source": "a test", "provenance": provenance}
+    zoo.register("toy-dd", "student", path, config=config, teacher="tiny", **common)
     return root

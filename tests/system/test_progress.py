@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import dd.system.progress
-from dd.system.progress import progress
+from dd.system import progress as module
+from dd.system.progress import keep_rates, progress
 
 
 def test_iterating_writes_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,3 +51,19 @@ def test_an_unwritable_file_only_warns(
 def test_iterating_over_a_total_is_refused() -> None:
     with pytest.raises(TypeError, match="given a total, not an iterable"):
         iter(progress(3, unit="steps")).__next__()
+
+
+def test_loops_keep_their_rate_after_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(module, "_rates", None)
+    keep_rates(tmp_path / "rates", device="NVIDIA H100", processes=1)
+    with progress(100, unit="steps", label="distill mine") as bar:
+        now[0] = 59
+        bar.update(3)
+        assert not (tmp_path / "rates").exists()
+        now[0] = 61
+        bar.update(3)
+    found = json.loads((tmp_path / "rates" / "distill.json").read_text())
+    assert found["rate"] == pytest.approx(6 / 61)
+    assert (found["unit"], found["device"], found["seconds"]) == ("steps", "NVIDIA H100", 61)

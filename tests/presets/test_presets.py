@@ -1,35 +1,16 @@
-"""dd-cli zoo, experiment, doctor; every preset is a valid experiment with the authors' rows."""
+"""Every preset is a valid experiment with the authors' rows; adding one changes nothing else."""
 
-import json
 import re
-import subprocess
-import sys
 
 import pytest
-import typer
 import yaml
-from huggingface_hub import constants
-from typer.testing import CliRunner
 
-from dd.checkpoints import hub, zoo
-from dd.cli import doctor, experiment
-from dd.cli import zoo as zoo_commands
+from dd.checkpoints import zoo
 from dd.config import Experiment, load_params, validate
 from dd.errors import DDError
 from dd.presets import add_experiment, preset_names, preset_text
-from dd.system import git
-from tests.helpers.hub_server import COMMIT, Hub
+from tests.helpers.params_project import PARAMS, make_params_project
 
-PARAMS = """\
-# a comment of the user's
-seed: 1   # kept
-experiments:
-  mine:   # so is this
-    family: llamagen
-    teacher: {name: "llamagen-b", guidance:   1.5}
-    student: llamagen-b-dd
-    evaluate: {samplers: [{name: dd}]}
-"""
 AFTER = """
 # about the next key
 other: 'x'
@@ -38,21 +19,8 @@ other: 'x'
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A folder with a params.yaml and an empty zoo."""
     monkeypatch.setenv("DD_ROOT", str(tmp_path))
-    monkeypatch.setenv("DD_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "zoo").mkdir()
-    (tmp_path / "params.yaml").write_text(PARAMS.replace("seed: 1   # kept\n", ""))
-    return tmp_path
-
-
-@pytest.fixture
-def cli():
-    app = typer.Typer()
-    app.add_typer(zoo_commands.app, name="zoo")
-    app.add_typer(experiment.app, name="experiment")
-    app.command()(doctor.doctor)
-    return lambda *arguments: CliRunner().invoke(app, list(arguments))
+    return make_params_project(tmp_path)
 
 
 def preset(name: str) -> Experiment:
@@ -64,6 +32,8 @@ def has_quirk(sampler: object) -> bool:
 
 
 GROUPS = {"var": 10, "llamagen": 256, "janus": 576, "var-fashion": 5, "llamagen-fashion": 49}
+
+
 GROUPS |= {"t2i-fashion": 64, "llamagen-fashion-256": 256}
 
 
@@ -164,70 +134,3 @@ def test_the_first_experiment_of_an_empty_file(project):
     path.write_text("experiments: {}\n")
     add_experiment(path, "var-d16")
     assert list(load_params(path).experiments) == ["var-d16"]
-
-
-def test_experiment_commands(project, cli):
-    listed = cli("experiment", "list").output
-    assert "mine" in listed
-    assert "var-d24-released" in listed
-    result = cli("experiment", "add", "llamagen-l", "--as", "big")
-    assert "dvc repro evaluate@big" in result.output
-    assert "big" in cli("experiment", "list").output
-
-
-def test_zoo_commands(project, cli, monkeypatch):
-    content = b"PK\x03\x04 not really" * 1000
-    server = Hub({"FoundationVision/var/var_d16.pth": content, "FoundationVision/var/vae_ch160v4096z32.pth": b"x"})
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # read from the environment when it was imported
-    monkeypatch.setattr(hub, "_hub_cache", lambda _: None)
-    before = {row["name"]: row for row in json.loads(cli("zoo", "list", "--json").output)}
-    assert before["var-d16"]["here"] == ""
-    assert "nothing yet" in cli("zoo", "show", "var-d16").output
-    server.faults = ["drop:100", "503"]
-    result = cli("zoo", "fetch", "var-d16")
-    assert result.exit_code == 0, repr(result.exception)
-    fetched = result.output
-    assert "var_d16.pth" in fetched
-    assert "vae_ch160v4096z32.pth" in fetched
-    assert "ok " in cli("zoo", "verify", "var-d16").output
-    shown = yaml.safe_load(cli("zoo", "show", "var-d16").output)
-    assert (shown["here"], shown["recorded"]["revision"]) == (True, COMMIT)
-    assert "var-d16" in cli("zoo", "list").output
-    result = cli("zoo", "verify", "var-d20")
-    assert isinstance(result.exception, DDError)
-    server.close()
-
-
-def test_doctor(project, cli):
-    result = cli("doctor", "--json")
-    found = {item["what"]: item for item in json.loads(result.output)}
-    assert found["torch"]["state"] == "ok"
-    assert found["params.yaml"]["found"] == "1 experiments"
-    assert (found["git repository"]["state"], found["git repository"]["do"]) == ("missing", git.START)
-    assert found["dvc repository"]["do"] == "dvc init"
-    assert found["zoo llamagen-b"]["do"] == "dd-cli zoo fetch llamagen-b"
-    assert result.exit_code == 1
-    assert "dvc init" in cli("doctor").output
-    (project / "params.yaml").write_text("experiments: 3\n")
-    assert "correct it" in cli("doctor").output
-
-
-def test_doctor_names_the_remote_of_dvc(project, cli):
-    """A fresh clone has none: what `dvc pull` lists as missing is no fault."""
-
-    def found() -> dict[str, str]:
-        return {item["what"]: item for item in json.loads(cli("doctor", "--json").output)}.get("dvc remote")
-
-    assert found() is None  # without DVC that is not the question
-    (project / ".dvc").mkdir()
-    assert (found()["state"], found()["do"]) == ("note", "docs/team.md")
-    assert found()["found"] == "none: nothing for `dvc pull`; what git holds is enough to begin"
-    (project / ".dvc" / "config").write_text("[core]\n    remote = team\n['remote \"team\"']\n    url = s3://here/%d\n")
-    assert (found()["state"], found()["found"]) == ("ok", "team")
-
-
-def test_these_commands_start_without_torch():
-    code = "import sys; import dd.cli.zoo, dd.cli.doctor; from dd.checkpoints import zoo; zoo.entries();"
-    subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)

@@ -1,0 +1,21 @@
+"""What the tests of several commands share."""
+
+import pytest
+from typer.testing import CliRunner
+
+from dd.cli.main import app
+from tests.helpers.params_project import make_params_project
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with a params.yaml and an empty zoo."""
+    monkeypatch.setenv("DD_ROOT", str(tmp_path))
+    monkeypatch.setenv("DD_CACHE", str(tmp_path / "cache"))
+    return make_params_project(tmp_path)
+
+
+@pytest.fixture
+def cli():
+    """Calls dd-cli; gives typer's result."""
+    return lambda *arguments: CliRunner().invoke(app, list(arguments))

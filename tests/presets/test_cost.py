@@ -1,0 +1,26 @@
+"""The plan: arithmetic that adds up, memory that fits, measured rates in the place of estimates."""
+
+import pytest
+
+from dd.presets import preset_experiment
+from dd.presets.cost import stage_costs, teacher_terms
+from dd.presets.counting import Counts
+from dd.presets.devices import CARDS, card
+
+
+def test_a_larger_batch_shares_the_launches_and_the_weights():
+    counts = Counts(1e9, 2, 100, 10, 100, 4096, 8, 1e9, 1e6, 1e9, 1, 1e9, 1e9, 1e9, 64)
+    (_, few), one = teacher_terms(counts, CARDS["h100"], 1)
+    (_, many), all_ = teacher_terms(counts, CARDS["h100"], 64)
+    assert one[0].seconds == pytest.approx(64 * all_[0].seconds)
+    assert few.seconds > many.seconds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["var-d16", "llamagen-b"])
+def test_presets_fit_a_card_of_80_gigabytes(name: str):
+    costs = {cost.stage: cost for cost in stage_costs(preset_experiment(name), card("h100"))}
+    assert list(costs) == ["trajectories", "distill", "evaluate"]
+    assert all(cost.memory < 80e9 for cost in costs.values())
+    assert 0.5 < costs["trajectories"].hours < 24
+    assert 24 < costs["distill"].hours < 24 * 30
