@@ -51,7 +51,7 @@ def selectable(tmp_path, monkeypatch):
     """A project whose experiment can be evaluated, with a validation reference and few values to try."""
     from dd.evaluation import selection
     from dd.metrics import distances
-    from tests.helpers.toy_evaluation import add_reference, make_evaluation
+    from tests.helpers.small.evaluation import add_reference, make_evaluation
 
     monkeypatch.setenv("DD_ROOT", str(tmp_path))
     monkeypatch.setattr(distances, "KID_SUBSETS", 2)
@@ -60,3 +60,14 @@ def selectable(tmp_path, monkeypatch):
     make_evaluation(tmp_path)
     add_reference(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def zoo_project(tmp_path, monkeypatch):
+    """A project folder whose zoo ships one tiny teacher, a deeper one, and a student; no network."""
+    from tests.helpers.small.zoo import make_zoo
+
+    monkeypatch.setenv("DD_ROOT", str(tmp_path))
+    monkeypatch.setenv("DD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return make_zoo(tmp_path)

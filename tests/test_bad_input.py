@@ -15,7 +15,7 @@ from dd.checkpoints import teachers
 from dd.checkpoints.safe import save_tensors
 from dd.checkpoints.teachers import read_info
 from dd.system import files
-from tests.helpers.files import tree
+from tests.helpers.paths import tree
 from tests.helpers.tiny import write_project
 
 STAGES = ("teacher", "trajectories", "distill", "evaluate")

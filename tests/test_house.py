@@ -39,6 +39,24 @@ FLOORS = (
     ("dd/bench/", "dd/publish/"),
     ("dd/cli/",),
 )
+# Modules without a test of their own name, and the test that runs them: entries of a few lines (stages), trainings that
+# only mean something together, programs that a whole run starts, and code that needs a GPU.
+TESTED_BY = {
+    "dd/flow/kernel_triton.py": "tests/flow/test_kernel.py",
+    "stages/code.py": "tests/system/test_code.py",
+    "stages/distill.py": "tests/distillation/test_stage.py",
+    "stages/evaluate.py": "tests/evaluation/test_resume.py",
+    "stages/trajectories.py": "tests/trajectories/test_stage.py",
+    "pipeline/bench/overhead.py": "tests/pipeline/bench/test_project.py",
+    "pipeline/servers/serve.py": "tests/pipeline/servers/test_ui.py",
+    "zoo/extractor.py": "tests/zoo/test_training.py",
+    "zoo/folder.py": "tests/zoo/test_dvc.py",
+    "zoo/reference.py": "tests/zoo/test_training.py",
+    "zoo/teacher.py": "tests/zoo/test_training.py",
+    "zoo/tokenizer.py": "tests/zoo/test_training.py",
+    "zoo/own/speed.py": "tests/zoo/own/test_plan.py",
+}
+UNCOUNTED = {"__init__.py", "conftest.py"}
 LARGEST_FILE, LARGEST_FUNCTION, LARGEST_STAGE, LARGEST_PACKAGE, LARGEST_ROOT = 400, 60, 60, 14, 6
 
 
@@ -108,7 +126,7 @@ def test_files_functions_and_packages_are_small():
     for path in sources("stages"):
         if (lines := path.read_text(encoding="utf-8").count("\n")) > LARGEST_STAGE:
             wrong.append(f"{name_of(path)}: a stage of {lines} lines")
-    for folder, count in Counter(path.parent for path in sources() if path.name != "__init__.py").items():
+    for folder, count in Counter(path.parent for path in sources() if path.name not in UNCOUNTED).items():
         most = LARGEST_ROOT if folder == ROOT / "dd" else LARGEST_PACKAGE
         if count > most:
             wrong.append(f"{name_of(folder)}: {count} modules")
@@ -125,6 +143,41 @@ def test_families_are_named_in_models_only():
         if not name_of(path).startswith(("dd/models/", "dd/presets/"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and node.value in families
+    ]
+    assert not wrong
+
+
+def test_every_module_has_a_test_of_its_name():
+    """tests/<package>/test_<module>.py; for a family's module also the test of that name that runs all families."""
+    tests = {name_of(path) for path in sources("tests")}
+    assert set(TESTED_BY) <= {name_of(path) for path in sources()}, "TESTED_BY names a module that is not there"
+    missing = []
+    for path in sources("dd", "pipeline", "stages", "zoo"):
+        name = name_of(path)
+        if path.name == "__init__.py":
+            continue
+        *folders, stem = name.removeprefix("dd/").removesuffix(".py").split("/")
+        wanted = ["/".join(["tests", *folders, f"test_{stem.strip('_')}.py"])]
+        if name.startswith("dd/models/") and len(folders) == 2:
+            wanted.append(f"tests/models/test_{stem}.py")
+        if name in TESTED_BY:
+            assert not tests.intersection(wanted), f"{name} has a test of its name: take it off TESTED_BY"
+            test = ROOT / TESTED_BY[name]
+            assert test.is_file(), f"TESTED_BY: {test} is not there"
+            mentioned = test.read_text(encoding="utf-8")
+            parts = name.removesuffix(".py").removesuffix("/__main__").split("/")
+            assert parts[-1].removesuffix("_triton") in mentioned, name
+        elif not tests.intersection(wanted):
+            missing.append(f"{name}: expected {wanted[0]}")
+    assert not missing
+
+
+def test_tests_import_no_other_test():
+    wrong = [
+        f"{name_of(path)} imports {name}"
+        for path in sources("tests")
+        for name in imported_names(path)
+        if name.startswith("tests.") and any(part.startswith("test_") for part in name.split("."))
     ]
     assert not wrong
 

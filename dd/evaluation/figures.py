@@ -29,6 +29,7 @@ STYLE = {
 }
 LEAST_RANGE = 1.5  # of the quality plot's upper over its lower end: less would blow up differences of noise
 STEEP = 30  # a panel of training curves that spans more is drawn with a logarithmic axis
+FONT, EXPAND, STEPS = 8, (1.3, 1.6), 500  # of labels: size, room around each, steps in which they are moved apart
 INK = "#5f5f5f"
 TEXT = "#262626"  # report.html swaps it for a light one on a dark page
 RC: Any = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), TEXT) | {
@@ -170,19 +171,20 @@ def _apart(ticks: list[int], least: float = 1.3) -> list[int]:
 
 
 def _quality_labels(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Names of points and floor, in the colour of text: the markers' own are too light to read."""
-    from dd.evaluation.labels import Labels, Point
+    """Names of points and floor, moved apart; in the colour of text: the markers' own are too light to read."""
+    from adjustText import adjust_text
 
-    points = [
-        Point(row["evaluations"], row["value"], row["label"], 2 * (row.get("value_error") or 0))
-        for row in _measured(rows)
-    ]
+    points = [(row["evaluations"], row["value"], row["label"], TEXT) for row in _measured(rows)]
     if not points:
         return
-    labels = Labels(axis, points, [_students(rows)])
     if (floor := _floor(rows)) is not None:
-        labels.name_line(floor, "tokenizer reconstructions", INK)
-    labels.name_points(TEXT)
+        points.append((axis.get_xlim()[0], floor, "tokenizer reconstructions", INK))
+    texts = [axis.text(x, y, text, fontsize=FONT, color=colour, in_layout=False) for x, y, text, colour in points]
+    line = {"arrowstyle": "-", "color": TEXT, "lw": 0.6, "alpha": 0.6, "zorder": 1}
+    # Steps are counted: a limit of time would give other bytes on another machine.
+    adjust_text(texts, ax=axis, expand=EXPAND, iter_lim=STEPS, arrowprops=line)
+    for patch in axis.patches:
+        patch.set_in_layout(False)
 
 
 def read_curves(folder: Path) -> dict[str, list[tuple[float, float]]]:

@@ -3,7 +3,7 @@
 import pytest
 
 from dd.checkpoints import zoo
-from tests.helpers.benches import bench
+from tests.helpers.command_line import bench
 
 
 def test_trajectories(project):

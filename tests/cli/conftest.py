@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dd.cli.main import app
-from tests.helpers.params_project import make_params_project
+from tests.helpers.small.params import make_params_project
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ from dd.datasets import scene_images, scenes
 from dd.datasets.scenes import COLOURS, ITEMS, REGIONS, Thing
 
 POOLS = [np.full((3, 28, 28), 0, np.uint8) for _ in ITEMS]
+for pool in POOLS:
+    pool[:, 6:22, 6:22] = 200
 
 
 def test_a_scene_is_a_function_of_seed_and_index():

@@ -1,14 +1,10 @@
 """Scenes: what is drawn depends on (seed, index) alone, captions say what is there, test combinations are new."""
 
-import numpy as np
 import pytest
 
 from dd.datasets import scenes
 from dd.datasets.scenes import COLOURS, ITEMS, REGIONS, Thing
 
-POOLS = [np.full((3, 28, 28), 0, np.uint8) for _ in ITEMS]
-for pool in POOLS:
-    pool[:, 6:22, 6:22] = 200
 ONE = scenes.random_numbers(0, 0)
 
 

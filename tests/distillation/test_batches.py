@@ -5,7 +5,7 @@ import torch
 
 from dd.distillation.batches import ShardPairs, divide
 from dd.trajectories.reader import open_shards
-from tests.helpers.shards import write_set
+from tests.helpers.small.shards import write_set
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from dd.distillation.objective import Objective, trajectory_points
 from dd.distillation.training import train
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
 from dd.models.base import StudentOutput
+from tests.helpers.small.training import make_task, weights
 from tests.helpers.tiny import settings, tiny_student
-from tests.helpers.training import make_task, weights
 
 
 def test_loss_split_gives_each_head_its_part(family, teacher, pairs, tmp_path):

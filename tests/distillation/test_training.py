@@ -12,8 +12,8 @@ from dd.distillation.task import Pairs, Task
 from dd.distillation.training import train
 from dd.errors import DDError
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
+from tests.helpers.small.training import make_task, same, weights
 from tests.helpers.tiny import Cycle, settings, tiny_pairs, tiny_student
-from tests.helpers.training import make_task, same, weights
 
 
 @pytest.mark.parametrize("stops", [(1,), (4, 6), (11,)])

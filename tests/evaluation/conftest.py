@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dd.metrics import distances
-from tests.helpers.toy_evaluation import make_evaluation
+from tests.helpers.small.evaluation import make_evaluation
 from tests.helpers.toy_metrics import evaluation, extractor, few_subsets, folder, reference
 
 __all__ = ["evaluation", "extractor", "few_subsets", "folder", "reference"]

@@ -1,9 +1,7 @@
 """Opening an evaluation, what it refuses, and a whole measurement on a small random network."""
 
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -12,7 +10,7 @@ from dd.evaluation import measure as evaluate
 from dd.evaluation.measure import Evaluation, open_evaluation
 from dd.metrics import distances
 from dd.metrics.extractors import ClassifierExtractor
-from dd.metrics.images import image_files, load_npz, read_images
+from dd.metrics.images import image_files, read_images
 from dd.metrics.moments import Estimate
 from dd.metrics.protocols import protocol
 from dd.metrics.references import Reference
@@ -137,13 +135,6 @@ def test_a_kid_that_says_little_is_warned_about(
     assert expected in opened.measure(batches(*pictures(9))).notes
     monkeypatch.setattr(distances, "kernel", lambda *_: Estimate(0.30, 0.01))
     assert expected not in opened.measure(batches(*pictures(9))).notes
-
-
-def test_npz_with_pickles_is_refused(tmp_path: Path):
-    np.savez(tmp_path / "p.npz", arr_0=np.array([{}], dtype=object))
-    with pytest.raises(DDError, match=r"p.npz is truncated or no npz of plain arrays"):
-        load_npz(tmp_path / "p.npz")
-    assert zipfile.is_zipfile(tmp_path / "p.npz")
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -11,7 +11,7 @@ import pytest
 from dd.evaluation import stage as evaluate
 from dd.evaluation.stage import Stage
 from tests.helpers.paths import ROOT
-from tests.helpers.toy_evaluation import write_params
+from tests.helpers.small.evaluation import write_params
 
 TIMES = ("seconds_per_image", "latency_seconds", "speedup", "latency_speedup")
 

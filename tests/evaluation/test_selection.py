@@ -14,7 +14,7 @@ from dd.evaluation.selection import Knob, Search, check_disjoint, select, write_
 from dd.metrics.extractors import ClassifierExtractor
 from dd.metrics.moments import Estimate
 from tests.helpers.paths import ROOT
-from tests.helpers.toy_evaluation import VALIDATION, N, add_reference, write_params
+from tests.helpers.small.evaluation import VALIDATION, N, add_reference, write_params
 
 
 def test_every_drawn_row_gets_its_best_and_says_what_chose_it(selectable: Path):

@@ -21,7 +21,7 @@ from dd.sampling.experiment import open_image_sampler
 from dd.sampling.image_sampler import sampler_label
 from dd.system import machine
 from dd.system.git import revision
-from tests.helpers.toy_evaluation import SAMPLERS, SIZE, N, write_params
+from tests.helpers.small.evaluation import SAMPLERS, SIZE, N, write_params
 
 
 def test_every_sampler_is_a_whole_row(project: Path):

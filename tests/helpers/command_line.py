@@ -1,8 +1,12 @@
 """dd-cli in this process."""
 
+import json
 import sys
 
+from typer.testing import CliRunner
+
 from dd.cli import main as cli
+from dd.cli.main import app
 
 
 def run(monkeypatch, capsys, *arguments):
@@ -15,3 +19,9 @@ def run(monkeypatch, capsys, *arguments):
         status = end.code or 0
     captured = capsys.readouterr()
     return status, captured.out, captured.err
+
+
+def bench(*arguments: str) -> list[dict]:
+    result = CliRunner().invoke(app, ["bench", *arguments, "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output)

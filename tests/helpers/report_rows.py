@@ -77,3 +77,11 @@ def write_results(root: Path, rows: list[Row], drawn: bool = True) -> None:
         for kind, name, start in (("loss", "cross_entropy", 5.5), ("held_out", "t0", 5.4), ("held_out", "t16", 5.0))
     }
     save_figure(curves_figure(curves), folder / "curves")
+
+
+def rows(**more):
+    common = {"experiment": "toy", "metric": "FD-toy", "protocol": "fd-toy", "images": 500, "block": "measured"}
+    return [
+        make_row(**common, sampler="teacher", label="teacher", value=1.0),
+        make_row(**common, sampler="dd", label="dd 0", value=2.5, **more),
+    ]

@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dd.evaluation.measure import Evaluation, open_evaluation
 from dd.metrics import distances
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
 from dd.metrics.extractors import ClassifierExtractor
+from dd.metrics.moments import Gaussian, Moments
 from dd.metrics.protocols import protocol
 from dd.metrics.references import Reference, build_reference
 
@@ -60,3 +63,14 @@ def reference(folder: Path, extractor: ClassifierExtractor) -> Reference:
 @pytest.fixture
 def evaluation(extractor: ClassifierExtractor, reference: Reference, tmp_path: Path) -> Evaluation:
     return open_evaluation(TOY, N, tmp_path, extractor=extractor, reference=reference.path)
+
+
+def gaussian(x: NDArray) -> Gaussian:
+    return Gaussian(len(x), x.mean(0), np.cov(x, rowvar=False))
+
+
+def streamed(x: NDArray, batch: int = 37, **kwargs: int) -> Moments:
+    moments = Moments(x.shape[1], len(x), **kwargs)
+    for start in range(0, len(x), batch):
+        moments.add(x[start : start + batch])
+    return moments

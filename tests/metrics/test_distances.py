@@ -7,66 +7,15 @@ from numpy.typing import NDArray
 
 from dd.errors import DDError
 from dd.metrics import distances
-from dd.metrics.moments import ClassSpread, Gaussian, Moments, split_by_group
+from dd.metrics.moments import Gaussian
+from tests.helpers.toy_metrics import gaussian, streamed
 
 RNG = np.random.default_rng(0)
-
-
-def gaussian(x: NDArray) -> Gaussian:
-    return Gaussian(len(x), x.mean(0), np.cov(x, rowvar=False))
-
-
-def streamed(x: NDArray, batch: int = 37, **kwargs: int) -> Moments:
-    moments = Moments(x.shape[1], len(x), **kwargs)
-    for start in range(0, len(x), batch):
-        moments.add(x[start : start + batch])
-    return moments
 
 
 @pytest.fixture(autouse=True)
 def few_subsets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distances, "KID_SUBSETS", 3)
-
-
-@pytest.fixture(scope="module")
-def pair() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    mix = RNG.normal(size=(16, 16))
-    a = RNG.normal(size=(1200, 16)) @ mix
-    b = RNG.normal(size=(1100, 16)) @ (mix * 1.1) + 0.3
-    return a.astype(np.float32), b.astype(np.float32)
-
-
-# ------------------------------------------------------------------------------------------------------- moments
-
-
-def test_streamed_moments_equal_numpy_and_do_not_depend_on_batches(pair):
-    x = pair[0] + 1e4  # a mean far from 0 costs naive float32 sums all their digits
-    for batch in (1, 37, 5000):
-        got = streamed(x, batch).gaussian()
-        np.testing.assert_allclose(got.mean, x.astype(np.float64).mean(0), rtol=1e-12)
-        np.testing.assert_allclose(got.covariance, np.cov(x.astype(np.float64), rowvar=False), rtol=1e-7, atol=1e-9)
-
-
-def test_memory_does_not_grow_with_the_number_of_images():
-    short, long = Moments(8, 100), Moments(8, 100_000)
-    for _ in range(1000):
-        long.add(np.ones((100, 8), dtype=np.float32))
-    assert long._products.nbytes == short._products.nbytes
-    assert long.count == 100_000
-
-
-def test_groups_cut_a_stream_into_consecutive_parts():
-    parts = [split_by_group(np.arange(s, min(s + 7, 30)), s, 30, 4) for s in range(0, 30, 7)]
-    groups = [(g, int(i)) for part in parts for g, rows in part for i in rows]
-    assert [i for _, i in groups] == list(range(30))
-    assert [g for g, _ in groups] == sorted(g for g, _ in groups)
-    assert set(np.bincount([g for g, _ in groups])) <= {7, 8}
-
-
-def test_jackknife_of_the_mean_is_the_standard_error():
-    x = RNG.normal(size=(2000, 3)) * 2
-    error = streamed(x).jackknife(lambda g: float(g.mean[0]))
-    assert error == pytest.approx(2 / np.sqrt(2000), rel=0.5)
 
 
 def test_jackknife_of_the_distance_is_its_spread_over_samples():
@@ -80,29 +29,6 @@ def test_jackknife_of_the_distance_is_its_spread_over_samples():
 def test_too_few_images_are_refused(count):
     with pytest.raises(DDError, match=f"expected at least 2 images, got {count}"):
         streamed(np.zeros((count, 3)), 1).gaussian()
-
-
-def test_class_spread_is_the_pooled_variance():
-    labels = RNG.integers(0, 4, 500)
-    x = RNG.normal(size=(500, 5)) + 10 * labels[:, None]
-    spread = ClassSpread(5, 4, 500)
-    for start in range(0, 500, 61):
-        spread.add(x[start : start + 61], labels[start : start + 61])
-    expected = sum(np.square(x[labels == c] - x[labels == c].mean(0)).sum() for c in range(4)) / (500 - 4)
-    found = spread.estimate()
-    assert found.value == pytest.approx(expected)
-    assert 0 < found.error < 0.2 * expected
-
-
-def test_class_spread_needs_two_of_a_class():
-    spread = ClassSpread(2, 3, 3)
-    spread.add(np.eye(3, 2), np.arange(3))
-    assert spread.estimate() is None
-    with pytest.raises(DDError, match="expected classes 0 to 2, got 1 to 3"):
-        spread.add(np.eye(2), np.array([1, 3]))
-
-
-# ------------------------------------------------------------------------------------------------------- Frechet
 
 
 def test_frechet_equals_the_eigenvalue_form(pair):
@@ -140,9 +66,6 @@ def test_features_of_two_widths_are_refused():
         distances.frechet(Gaussian(2, np.zeros(3), np.eye(3)), Gaussian(2, np.zeros(4), np.eye(4)))
 
 
-# -------------------------------------------------------------------------------------------------------- kernel
-
-
 def kernel_by_hand(a: NDArray, b: NDArray) -> float:
     """The unbiased MMD^2 of (x.y / F + 1)^3 over all pairs."""
     n, m, width = len(a), len(b), a.shape[1]
@@ -166,9 +89,6 @@ def test_kernel_distance_is_reproducible_and_leaves_numpy_alone(pair):
     assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
 
 
-# ----------------------------------------------------------------------------------------------- inception score
-
-
 def test_inception_score_equals_the_formula_in_any_batches():
     logits = RNG.normal(size=(1000, 10)).astype(np.float32) * 3
     scores = []
@@ -182,9 +102,6 @@ def test_inception_score_equals_the_formula_in_any_batches():
     assert found.value == pytest.approx(np.mean(scores), rel=1e-6)
     assert found.error == pytest.approx(np.std(scores, ddof=1) / np.sqrt(10), rel=1e-6)
     assert distances.InceptionScore(10).estimate() is None
-
-
-# ------------------------------------------------------------------------------------------ precision and recall
 
 
 def precision_by_hand(a: NDArray, b: NDArray, k: int = 3) -> float:
@@ -208,9 +125,6 @@ def test_mode_collapse_has_precision_one_and_recall_near_zero():
     precision, recall = distances.precision_recall(torch.from_numpy(collapsed).float(), torch.from_numpy(real).float())
     assert precision.value == 1
     assert recall.value <= 0.01
-
-
-# ----------------------------------------------------------------------------------------------- paired distance
 
 
 def test_paired_distance_is_zero_for_the_same_and_one_for_unrelated_images():

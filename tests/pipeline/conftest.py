@@ -61,12 +61,18 @@ class Toy:
             start_new_session=True,
         )
 
-    def run(self, *arguments: str, api: str | None = None, status: int = 0) -> str:
+    def run(
+        self, *arguments: str, api: str | None = None, status: int = 0, module: str = "pipeline.terminal.run"
+    ) -> str:
         """Output of a whole run, which must end with `status`."""
-        child = self.start(*arguments, api=api)
+        child = self.start(*arguments, module=module, api=api)
         output, _ = child.communicate(timeout=300)
         assert child.returncode == status, output
         return output
+
+    def sweep(self, *words: str, status: int = 0, api: str | None = None) -> str:
+        """Output of a whole sweep."""
+        return self.run(*words, status=status, api=api, module="pipeline.terminal.run_sweep")
 
     def command(self, *words: str) -> str:
         done = subprocess.run(words, cwd=self.root, env=self.env, text=True, capture_output=True, check=False)

@@ -1,16 +1,13 @@
 """The plan is DVC's own graph; wrong projects and wrong targets are one clear line."""
 
 import errno
-import json
 from pathlib import Path
 
 import pytest
 
 from dd.errors import DDError
-from pipeline import graph, provenance, stage
-from pipeline.checks import check_run
+from pipeline import graph
 from pipeline.graph import Stage
-from pipeline.stage import Options
 from tests.pipeline.conftest import Toy
 
 
@@ -114,15 +111,6 @@ def test_a_dvc_lock_that_is_no_yaml(toy: Toy) -> None:
     assert "\n" not in str(e.value)
 
 
-def test_a_dvc_lock_that_is_not_the_committed_one(toy: Toy) -> None:
-    assert provenance.warning(toy.root) is None
-    with (toy.root / "dvc.lock").open("a") as lock:
-        lock.write("# changed\n")
-    text = "dvc.lock differs from the commit: commit it, or the results of this run belong to no revision"
-    assert provenance.warning(toy.root) == text
-    assert f"warning: {text}" in toy.run("trajectories@toy-a").replace("\n", " ")
-
-
 def test_another_dvc_yaml_runs_only_when_it_is_needed(toy: Toy) -> None:
     (toy.root / "zoo").mkdir()
     (toy.root / "zoo" / "dvc.yaml").write_text(
@@ -132,33 +120,3 @@ def test_another_dvc_yaml_runs_only_when_it_is_needed(toy: Toy) -> None:
     assert plan["zoo/dvc.yaml:train"].outs == ("zoo/weights",)
     assert "zoo/dvc.yaml:train" not in graph.choose(plan, [])
     assert list(graph.choose(plan, ["zoo/dvc.yaml:train"])) == ["zoo/dvc.yaml:train"]
-
-
-def test_wrong_numbers(toy: Toy) -> None:
-    with pytest.raises(DDError, match="expected an accelerator_limit of 1 or more stages at once, found 0: use 1"):
-        check_run(toy.root, [], [], Options(accelerator_limit=0))
-    with pytest.raises(DDError, match="expected dask_workers of 0"):
-        check_run(toy.root, [], [], Options(dask_workers=-1))
-
-
-def test_dask_that_is_not_there(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.checks.find_spec", lambda _: None)
-    with pytest.raises(DDError, match=r"expected prefect-dask for dask_workers, found none: pip install 'dd\[dask\]'"):
-        check_run(toy.root, [], [], Options(dask_workers=1))
-
-
-def test_what_dvc_finds_unchanged(toy: Toy) -> None:
-    plan = graph.read(toy.root)
-    assert stage.unchanged(toy.root, plan, print) == frozenset(plan)
-    text = (toy.root / "params.yaml").read_text()
-    (toy.root / "params.yaml").write_text(text.replace("lr: 0.001  #", "lr: 0.002  #"))
-    assert frozenset(plan) - stage.unchanged(toy.root, plan, print) == {"distill@toy-a", "evaluate@toy-a", "report"}
-
-
-def test_the_offer_of_the_ui(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(toy.root)
-    from pipeline.flows import choices
-
-    assert choices(toy.root)[:3] == ["toy-a", "toy-b", "trajectories"]
-    assert set(graph.names(graph.read(toy.root))) == set(choices(toy.root))
-    assert json.dumps(choices(Path("/nonexistent"))) == "[]"

@@ -58,38 +58,6 @@ def test_wrong_words(words: list[str], message: str) -> None:
     assert message in str(caught.value)
 
 
-def command(toy: Toy, *words: str, status: int = 0, api: str | None = None) -> str:
-    child = toy.start(*words, module="pipeline.terminal.run_sweep", api=api)
-    output = child.communicate(timeout=300)[0]
-    assert child.returncode == status, output
-    return output
-
-
-def test_the_command_lists_runs_and_refuses(toy: Toy) -> None:
-    grid = ("toy-a", "distill.lr=0.25,5e-1", "distill.steps=4")
-    output = command(toy, *grid, "--dry")
-    assert "toy-a-lr-0.25-steps-4" in output
-    assert "2 points; nothing has run" in output
-    output = command(toy, "toy-a", "distill.lr=0.25", "distill.stepps=4", status=2)
-    assert output.startswith("error: ")
-    assert "unknown parameter, did you mean steps?" in output
-    assert not toy.log()
-    output = command(toy, *grid, "--verbose")
-    assert "Running stage 'distill@toy-a'" in output
-    assert "Running stage 'trajectories@toy-a'" not in output  # a point does not change it
-    assert "toy-a-lr-0.5-steps-4: distill.lr=0.5, distill.steps=4 in" in output
-    head, *rows = [line.split() for line in output.splitlines() if line.startswith(("experiment ", "toy-a-lr"))][-3:]
-    assert head == ["experiment", "distill.lr", "distill.steps", "dd"]
-    assert rows == [["toy-a-lr-0.25-steps-4", "0.25", "4", "250"], ["toy-a-lr-0.5-steps-4", "0.5", "4", "500"]]
-    assert "2 points: 2 ran" in output
-    assert "2 points: 2 restored" in command(toy, *grid)  # the experiments of these names are replaced
-    shown = toy.dvc("exp", "show", "--csv")
-    assert "toy-a-lr-0.25-steps-4" in shown
-    assert "toy-a-lr-0.5-steps-4" in shown
-    assert toy.command("git", "status", "--porcelain") == ""
-    assert not sweep.folders(toy.root)
-
-
 @pytest.mark.parametrize(
     ("experiment", "grid", "message"),
     [

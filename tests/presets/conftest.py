@@ -2,10 +2,9 @@
 
 import pytest
 
-from dd.config import Experiment
-from dd.presets import preset_experiment
+from dd.config import Experiment, load_experiment
 
 
 @pytest.fixture(scope="module")
 def small() -> Experiment:
-    return preset_experiment("var-fashion")
+    return load_experiment("var-fashion")

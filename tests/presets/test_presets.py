@@ -9,7 +9,7 @@ from dd.checkpoints import zoo
 from dd.config import Experiment, load_params, validate
 from dd.errors import DDError
 from dd.presets import add_experiment, preset_names, preset_text
-from tests.helpers.params_project import PARAMS, make_params_project
+from tests.helpers.small.params import PARAMS, make_params_project
 
 AFTER = """
 # about the next key
@@ -69,7 +69,7 @@ def test_presets_hold_all_rows_of_the_official_tables(name):
     ]
     assert rows == [{key: value for key, value in row.items() if key != "fid"} for row in published]
     # Ours decode the prefix properly; the released rows repeat what their authors did
-    # (tests/models/test_released_prefix.py).
+    # (tests/integration/test_released_prefix.py).
     proper = [s.model_copy(update={"released_prefix": False}) if has_quirk(s) else s for s in found.evaluate.samplers]
     assert list(mine.evaluate.samplers[: len(proper)]) == proper
     assert mine.teacher == found.teacher

@@ -10,7 +10,7 @@ import pytest
 from dd.errors import DDError
 from dd.system import files
 from dd.system.files import explained, publish, recover
-from tests.helpers.files import tree
+from tests.helpers.paths import tree
 
 
 def test_a_folder_is_whole_at_every_moment(tmp_path):

@@ -11,7 +11,7 @@ from dd.errors import DDError
 from dd.flow.grid import Solver
 from dd.models.base import Filters
 from dd.trajectories.plan import finish, finished, to_table, write_shard
-from tests.helpers.shards import PLAN, write_set
+from tests.helpers.small.shards import PLAN, write_set
 
 
 def test_plan_covers_every_index_once():

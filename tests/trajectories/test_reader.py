@@ -11,7 +11,7 @@ import torch
 from dd.errors import DDError
 from dd.trajectories.noise import noise
 from dd.trajectories.reader import open_shards
-from tests.helpers.shards import PLAN, hashes, write_set
+from tests.helpers.small.shards import PLAN, hashes, write_set
 
 
 def test_held_out_and_limits(tmp_path):

@@ -21,7 +21,7 @@ from dd.trajectories import stage as trajectories
 from dd.trajectories.reader import open_shards
 from dd.trajectories.trajectory import trajectory
 from tests.helpers.paths import ROOT
-from tests.helpers.shards import hashes
+from tests.helpers.small.shards import hashes
 from tests.helpers.toy_project import make_project
 
 

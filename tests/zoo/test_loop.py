@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from dd.errors import Stopped
+from dd.errors import DDError, Stopped
 from zoo import loop
 from zoo.settings import Training
 
@@ -59,3 +59,19 @@ def test_the_checkpoint_goes_when_the_network_is_written(tmp_path, monkeypatch):
     assert (folder / "checkpoint.pt").is_file()
     loop.forget("mine", "data", RUN, "toy")
     assert not folder.exists()
+
+
+def test_the_best_average_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "HERE", tmp_path)
+    network, scores = nn.Linear(3, 1), iter([3.0, 1.0, 2.0])
+    best = loop.Best(lambda: next(scores), every=4)
+    loop.fit(network, lambda step: {"square": network(torch.ones(2, 3)).square().mean()}, 12, RUN, "x", "toy", best)
+    assert (best.score, best.step) == (1.0, 8)
+    assert torch.equal(network.weight, best.weights["weight"])
+
+
+def test_a_loss_that_is_not_finite_stops(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "HERE", tmp_path)
+    network = nn.Linear(3, 1)
+    with pytest.raises(DDError, match=r"^toy: the loss is not finite at step 0 \(\{'square': nan\}\); lower lr$"):
+        loop.fit(network, lambda step: {"square": network.weight.sum() * float("nan")}, 12, RUN, "x", "toy")

@@ -9,72 +9,10 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from pydantic import ValidationError
 
 from tests.helpers.paths import ROOT
-from zoo.settings import Zoo, load_settings
+from tests.helpers.small.zoo_params import PARAMS
 
-TRAIN = {"steps": 60, "batch": 8, "lr": 0.01, "warmup": 6}
-PARAMS = {
-    "datasets": {"mine": {"source": "folder", "folder": "pictures", "image_size": 8, "test_share": 0.4}},
-    "extractors": {"mine": {"dataset": "mine", "channels": [8, 8, 16], "blocks": [0, 0, 1], "train": TRAIN}},
-    "references": {"mine": {"dataset": "mine"}},
-    "tokenizers": {
-        "mine": {
-            "dataset": "mine",
-            "extractor": "mine",
-            "family": "llamagen",
-            "config": {
-                "codebook_size": 16,
-                "codebook_dim": 4,
-                "z_channels": 32,
-                "ch": 32,
-                "ch_mult": [1, 1],
-                "num_res_blocks": 1,
-                "latent": 4,
-            },
-            "train": TRAIN,
-        },
-        "scales": {
-            "dataset": "mine",
-            "extractor": "mine",
-            "family": "var",
-            "config": {
-                "codebook_size": 16,
-                "codebook_dim": 4,
-                "ch": 32,
-                "ch_mult": [1, 1],
-                "num_res_blocks": 1,
-                "patch_nums": [1, 2, 4],
-            },
-            "train": TRAIN,
-        },
-    },
-    "teachers": {
-        "mine": {
-            "tokenizer": "mine",
-            "config": {
-                "n_layer": 1,
-                "n_head": 2,
-                "dim": 16,
-                "ffn_multiple": 16,
-            },
-            "views": 2,
-            "validate_every": 20,
-            "train": TRAIN,
-        },
-        "scales": {
-            "tokenizer": "scales",
-            "config": {
-                "depth": 1,
-                "embed_dim": 16,
-                "num_heads": 2,
-                "num_classes": 2,
-            },
-            "train": TRAIN,
-        },
-    },
-}
 SCRIPT = """
 from zoo import dataset, extractor, reference, register, teacher, tokenizer
 for stage, names in ((dataset, ["mine"]), (extractor, ["mine"]), (reference, ["mine"]),
@@ -156,16 +94,3 @@ def test_a_name_that_is_not_there(project):
     )
     assert done.returncode == 1
     assert done.stderr.strip() == "error: no data set 'yours' in zoo/params.yaml; there are mine"
-
-
-def test_a_reference_needs_its_extractor():
-    for name, dataset in (("mine", "other"), ("other", "mine")):
-        message = rf"references\.{name}: expected an extractor '{name}' and a data set {dataset}"
-        with pytest.raises(ValidationError, match=message):
-            Zoo.model_validate({**PARAMS, "references": {name: {"dataset": dataset}}})
-
-
-def test_every_measuring_extractor_has_a_reference_and_no_other():
-    settings = load_settings()
-    assert set(settings.references) <= set(settings.extractors)
-    assert not [name for name in settings.references if name.endswith(("-perceptual", "-reader"))]

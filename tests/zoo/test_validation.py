@@ -3,15 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 
 from dd.datasets.packed import ImageSet, save_images
 from dd.errors import DDError
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
-from dd.models.codebook import replace_some
-from tests.zoo.test_training import PARAMS
-from zoo import dataset, reference, settings, validation
-from zoo.settings import Zoo, load_settings
+from tests.helpers.small.zoo_params import PARAMS
+from zoo import dataset, reference, validation
+from zoo.settings import Zoo
 
 
 def pictures(count: int, seed: int = 0) -> ImageSet:
@@ -61,23 +59,3 @@ def test_images_of_the_reported_reference_are_refused(zoo):
     with pytest.raises(DDError, match=r"6 of 6 images are in reference.safetensors too, which the table is measured"):
         validation.main("mine")
     assert not (zoo / "mine" / "validation.safetensors").exists()
-
-
-def test_a_validation_needs_a_split_and_a_reference():
-    assert set(load_settings().validations) <= set(load_settings().references)
-    for entry in ({"mine": {"dataset": "mine"}}, {"other": {"dataset": "mine"}}):
-        message = rf"validations\.{next(iter(entry))}: expected a reference '{next(iter(entry))}', and a data set with"
-        with pytest.raises(ValidationError, match=message):
-            Zoo.model_validate({**PARAMS, "validations": entry})
-
-
-def test_a_share_of_the_codes_is_replaced_by_others_of_the_batch():
-    codes = torch.randn(4, 3, 8, 8, requires_grad=True)
-    wrong = replace_some(codes, 0.25, torch.Generator().manual_seed(0))
-    same = (wrong == codes).all(1)
-    assert 0.65 < same.float().mean() < 0.85
-    known = {tuple(row) for row in codes.detach().permute(0, 2, 3, 1).flatten(0, 2).tolist()}
-    assert {tuple(row) for row in wrong.detach().permute(0, 2, 3, 1).flatten(0, 2).tolist()} <= known
-    wrong.sum().backward()  # what is replaced learns nothing
-    assert torch.equal(codes.grad[:, 0] != 0, same)
-    assert settings.TokenizerSettings.model_fields["replaced"].default == 0

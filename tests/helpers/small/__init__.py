@@ -1,0 +1,1 @@
+"""Small projects, models, shards and runs."""
