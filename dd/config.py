@@ -256,6 +256,8 @@ class _Drawn(_Sampler):
 
 
 class TeacherSampler(_Drawn):
+    """The teacher itself, token by token."""
+
     name: Literal["teacher"]
     guidance: float | None = Field(None, ge=0, description="of this row alone; default: that of the pairs")
     temperature: float | None = Field(None, gt=0, description="likewise")
@@ -310,6 +312,8 @@ Sampler = Annotated[
 
 
 class EvaluateConfig(Section):
+    """How an experiment is evaluated: protocol, number of images, the samplers that become rows."""
+
     protocol: str = "fd-fashion"
     images: int = Field(10_000, ge=2)
     seed: int = Field(1, ge=0)
@@ -321,6 +325,8 @@ class EvaluateConfig(Section):
 
 
 class Experiment(Section):
+    """One key of `experiments`: a teacher, and what is made of it."""
+
     family: Family
     device: DeviceName = Field("auto", description="where stages compute; never a reason to run one again")
     condition: Literal["class", "text"] = "class"
@@ -342,6 +348,8 @@ class Experiment(Section):
 
 
 class Params(Section):
+    """The whole of params.yaml."""
+
     experiments: Annotated[dict[str, Experiment], AfterValidator(check_names)]
 
 

@@ -1,4 +1,6 @@
-"""Merges two branches' dvc.lock stage by stage: python -m pipeline.merge_lock [BASE OURS THEIRS]
+"""Merges two branches' dvc.lock stage by stage.
+
+    python -m pipeline.merge_lock [BASE OURS THEIRS]
 
 A stage that one side alone has changed is taken from that side. One that both have changed differently is left out: the
 next run restores it from the run cache, or computes it. Without arguments the conflict that git has left in ./dvc.lock

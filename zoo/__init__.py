@@ -1,2 +1,4 @@
-"""The teachers that ship, and the pipeline that trained them (`zoo/shipped/dvc.yaml`): dataset, extractor, reference,
-tokenizer, teacher. Your own images: `zoo/dvc.yaml`, `dd-cli images`."""
+"""The teachers that ship, and the pipeline that trained them (`zoo/shipped/dvc.yaml`).
+
+Its stages: dataset, extractor, reference, tokenizer, teacher. Your own images: `zoo/dvc.yaml`, `dd-cli images`.
+"""

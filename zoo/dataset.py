@@ -135,11 +135,11 @@ def _fashion_folder(given: str | None, scratch: Path) -> Path:
             log.info("Fashion-MNIST from %s", place)
             return place
     problems = [f"not in {' or '.join(map(str, (*places, SYSTEM_FOLDER)))}"]
-    for source in (_from_address, _from_debian):
+    for name, source in (("the public address", _from_address), ("the Debian package", _from_debian)):
         try:
             return source(scratch)
         except (OSError, subprocess.SubprocessError) as error:
-            problems.append(f"{source.__doc__}: {error}")
+            problems.append(f"{name}: {error}")
     raise DDError(
         f"Fashion-MNIST could not be had ({'; '.join(problems)}); place {', '.join(FASHION_FILES)} in a folder and "
         "set DD_FASHION_MNIST to it"
@@ -147,7 +147,7 @@ def _fashion_folder(given: str | None, scratch: Path) -> Path:
 
 
 def _from_address(scratch: Path) -> Path:
-    """the public address"""
+    """Fetch the four files from their public address."""
     log.info("Fashion-MNIST from its public address")
     for name in FASHION_FILES:
         with urllib.request.urlopen(FASHION_URL + name, timeout=15) as reply, (scratch / name).open("wb") as out:
@@ -156,7 +156,7 @@ def _from_address(scratch: Path) -> Path:
 
 
 def _from_debian(scratch: Path) -> Path:
-    """the Debian package"""
+    """Take the four files from a package of Debian."""
     log.info("Fashion-MNIST from the Debian package %s", DEBIAN_PACKAGE)
     run = {"cwd": scratch, "check": True, "capture_output": True, "timeout": 300}
     try:
@@ -173,6 +173,7 @@ def _from_debian(scratch: Path) -> Path:
 
 
 def main(name: str) -> str:
+    """Make the data set. Returns a line for the log."""
     settings = pick(load_settings().datasets, "data set", name)
     target = HERE / "data" / name
     scratch = target.with_name(f".{name}.tmp")

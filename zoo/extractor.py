@@ -115,6 +115,7 @@ def train(settings: Extractor, data: ImageSet, targets: Tensor) -> SmallClassifi
 
 
 def main(name: str) -> str:
+    """Train the extractor. Returns a line for the log."""
     settings = pick(load_settings().extractors, "extractor", name)
     folder = HERE / "data" / settings.dataset
     data, test = load_images(folder / "train"), load_images(folder / "test")

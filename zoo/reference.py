@@ -1,6 +1,7 @@
-"""Reference statistics of a data set's test images, by its own extractor -> zoo/<dataset>/reference.safetensors;
+"""Reference statistics of a data set's test images, by its own extractor -> zoo/<dataset>/reference.safetensors.
 
-and a sample of its training images (images.npz), by which the floors of the results table are measured anywhere."""
+Also a sample of its training images (images.npz), by which the floors of the results table are measured anywhere.
+"""
 
 from __future__ import annotations
 
@@ -59,6 +60,7 @@ def scene_images(folder: Path, train: ImageSet, count: int = 5000) -> dict[str, 
 
 
 def main(name: str) -> str:
+    """Make the reference. Returns a line for the log."""
     settings = pick(load_settings().references, "reference", name)
     test = load_images(HERE / "data" / settings.dataset / "test")
     extractor = ClassifierExtractor(HERE / name / "extractor.safetensors")

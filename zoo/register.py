@@ -116,6 +116,7 @@ def _origin(settings: Zoo, dataset: str) -> dict[str, Any]:
 
 
 def main(name: str) -> str:
+    """Enter the networks of a name into the index. Returns a line for the log."""
     settings = load_settings()
     done = []
     student = (project_root() / "models" / name / "student.json").is_file()

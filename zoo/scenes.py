@@ -1,6 +1,6 @@
-"""Captioned scenes (dd.datasets.scenes) from the photographs of another data set -> zoo/data/<name>/{train,test}:
+"""Captioned scenes (dd.datasets.scenes) from the photographs of another data set -> zoo/data/<name>/{train,test}.
 
-packed images (the labels are layouts), attributes.npy (what a reader should find) and captions.parquet. The
+Packed images (the labels are layouts), attributes.npy (what a reader should find) and captions.parquet. The
 captions of what a text-to-image teacher draws also go to captions/<name>-<split>.parquet, where experiments find them.
 Test scenes are made of test photographs.
 """
@@ -77,6 +77,7 @@ def make(settings: SceneSettings, target: Path) -> dict[str, int]:
 
 
 def main(name: str) -> str:
+    """Draw the scenes. Returns a line for the log."""
     zoo = load_settings()
     settings = pick(zoo.scenes, "scene data set", name)
     target = HERE / "data" / name

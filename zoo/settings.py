@@ -18,6 +18,8 @@ HERE = Path(__file__).resolve().parent
 
 
 class Dataset(Section):
+    """Images, and how they are cut and split."""
+
     source: Literal["fashion-mnist", "folder"]
     licence: str = Field("not stated", description="of the images, and so of what is trained on them")
     folder: str | None = Field(None, description="fashion-mnist: where the idx files lie; folder: your class folders")
@@ -87,6 +89,8 @@ class Training(Section):
 
 
 class Extractor(Section):
+    """A small classifier whose features measure images."""
+
     dataset: str
     channels: tuple[PositiveInt, ...] = (32, 64, 128)
     blocks: tuple[int, ...] = (0, 1, 1)
@@ -102,8 +106,10 @@ class Extractor(Section):
 
 
 class Reference(Section):
-    """Statistics of a data set's test images, by the extractor of the reference's own name (trained on that set or on
-    a wider one)."""
+    """Statistics of a data set's test images, by the extractor of the reference's own name.
+
+    The extractor was trained on that set or on a wider one.
+    """
 
     dataset: str
 
@@ -115,6 +121,8 @@ class Validation(Section):
 
 
 class TokenizerSettings(Section):
+    """A tokenizer, the images that it is trained on, and the extractor of its perceptual loss."""
+
     dataset: str
     extractor: str
     family: Family
@@ -137,6 +145,8 @@ class TokenizerSettings(Section):
 
 
 class TeacherSettings(Section):
+    """An autoregressive transformer over the tokens of a tokenizer."""
+
     tokenizer: str
     text_encoder: str | None = Field(None, description="of a text-to-image teacher: an encoder of dd.text.encoders")
     config: dict[str, Any] = Field(description="the transformer's own configuration")
@@ -154,6 +164,8 @@ class TeacherSettings(Section):
 
 
 class Zoo(Section):
+    """The whole of zoo/params.yaml, by kind of network and by name."""
+
     datasets: dict[str, Dataset] = Field({})
     scenes: dict[str, SceneSettings] = Field({})
     extractors: dict[str, Extractor] = Field({})

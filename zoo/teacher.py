@@ -161,6 +161,7 @@ def open_teacher(name: str, settings: TeacherSettings, source: TokenizerSettings
 
 
 def main(name: str) -> str:
+    """Train the teacher. Returns a line for the log."""
     zoo = load_settings()
     settings = pick(zoo.teachers, "teacher", name)
     source = pick(zoo.tokenizers, "tokenizer", settings.tokenizer)

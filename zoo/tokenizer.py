@@ -71,6 +71,7 @@ def perceptual(extractor: SmallClassifier, images: Tensor, targets: Tensor) -> T
 
 
 def train(settings: TokenizerSettings, data: ImageSet, extractor: SmallClassifier, identity: object) -> Tokenizer:
+    """A tokenizer trained on images, with the extractor's features as its perceptual loss. identity: see `fit`."""
     run = settings.train
     torch.manual_seed(run.seed)
     model = build_tokenizer(settings.family, settings.config)
@@ -133,6 +134,7 @@ def report(model: Tokenizer, data: ImageSet, images: int = 2000) -> dict[str, fl
 
 
 def main(name: str) -> str:
+    """Train the tokenizer. Returns a line for the log."""
     zoo = load_settings()
     settings = pick(zoo.tokenizers, "tokenizer", name)
     folder = HERE / "data" / settings.dataset

@@ -18,6 +18,7 @@ from zoo.settings import HERE, load_settings, pick, run_zoo
 
 
 def main(name: str) -> str:
+    """Make the reference. Returns a line for the log."""
     settings = pick(load_settings().validations, "validation", name)
     images = load_images(HERE / "data" / settings.dataset / "validation")
     extractor = ClassifierExtractor(HERE / name / "extractor.safetensors")

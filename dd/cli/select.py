@@ -15,8 +15,10 @@ def select(
     images: Annotated[int, typer.Option("--images", "-n", min=2, help="images of each value that is tried")] = 5_000,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be chosen, write nothing")] = False,
 ) -> None:
-    """Choose everybody's noise_scale, and the teacher's guidance and temperature, on images that the reported
-    reference does not hold; write them into params.yaml. `*` marks the chosen value of each row."""
+    """Choose each row's noise_scale, and the teacher's guidance and temperature, and write them into params.yaml.
+
+    The choice is made on images that the reported reference does not hold. `*` marks the chosen value of each row.
+    """
     from dd.config import project_root
     from dd.evaluation.selection import select as search
     from dd.evaluation.selection import write_selection

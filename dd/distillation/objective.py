@@ -89,10 +89,10 @@ class Objective:
         return {name: part for name, part in found.items() if part is not None}
 
     def warm_up(self, model: Model, pairs: Pairs, finished: Tensor) -> dict[str, Tensor]:
-        """The fake score learns what the student gives out, and the moments fill, before the student is moved by
-        either.
+        """Loss of the fake score alone; the moments fill too. Neither moves the student yet.
 
-        A fake_score that still is the teacher would call everything that guidance takes away too rare.
+        The fake score starts as the unguided teacher. Until it has learnt the student's own distribution, its ratio to
+        the guided teacher would push the student beyond the guidance.
         """
         pairs, _ = self._follow(pairs, finished)
         with torch.no_grad():

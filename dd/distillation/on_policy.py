@@ -64,8 +64,10 @@ def own_prefix_loss(
 
 
 def score_loss(output: StudentOutput, view: Tensor, fake_score: Tensor, unknown: Tensor) -> Tensor:
-    """The student's term. view, fake_score: (B, L, V) log-probabilities of the teacher and of the fake score behind its
-    own."""
+    """The student's term.
+
+    view, fake_score: (B, L, V) log-probabilities of the teacher and of the fake score, given the student's own tokens.
+    """
     ratio = (view - fake_score.detach()).clamp(-CLIP, CLIP)
     return mean_over(-(output.logits.float().softmax(-1) * ratio).sum(-1), unknown)
 

@@ -355,6 +355,7 @@ def complete(folder: Path) -> Path:
 
 
 def main(name: str) -> str:
+    """Run the stage. Returns a line for the log."""
     root = config.project_root()
     experiment = config.load_experiment(name)
     choose_device(experiment.device, name)

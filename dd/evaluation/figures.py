@@ -39,6 +39,7 @@ RC: Any = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xti
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """An empty figure; width and height in inches."""
     from matplotlib.figure import Figure as NewFigure  # without pyplot: no global state, no window system
 
     return NewFigure(figsize=(width, height), layout=layout)

@@ -1,6 +1,7 @@
 """An experiment's evaluation: every sampler a row, a grid of samples from the same noise, plots.
 
-Published as a whole."""
+Published as a whole.
+"""
 
 from __future__ import annotations
 

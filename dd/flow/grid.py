@@ -49,8 +49,10 @@ class Solver:
 
 @dataclass(frozen=True)
 class Grid:
-    """rho: the points, rho[0] = 0, and as a tensor. predict, correct: of each step, (PAST + 1,) float32 weights of the
-    stored derivatives.
+    """Points and the weights of each step.
+
+    rho: the points, rho[0] = 0; points: the same as a tensor. predict, correct: of each step, (PAST + 1,) float32
+    weights of the stored derivatives.
 
     Derivatives are stored in a ring: that at point k in slot k % (PAST + 1). From point k, `predict` extrapolates the
     derivatives at k, k-1, ..; `correct` adds what the derivative at k+1 brings.

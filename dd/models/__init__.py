@@ -1,0 +1,1 @@
+"""Teachers, students and tokenizers of all families, and what they share."""

@@ -32,8 +32,9 @@ class ContinuousHead(nn.Module):
 
 
 def _normed(hidden: Tensor) -> Tensor:
-    """Hidden rows (B, n, D) of rms 1, float32. As a trunk leaves them they may be a hundred times as large, and a layer
-    behind them then blows up within a few steps.
+    """Hidden rows (B, n, D) of rms 1, float32.
+
+    A trunk may leave them a hundred times as large, and a layer behind them then diverges within a few steps.
     """
     return F.rms_norm(hidden.float(), hidden.shape[-1:])
 

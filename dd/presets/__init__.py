@@ -1,6 +1,6 @@
-"""Experiments beyond the demo (paper scale; long runs of the small ones), ready to be copied into params.yaml: one
-YAML file each, comments included.
+"""Experiments beyond the demo (paper scale; long runs of the small ones), ready to be copied into params.yaml.
 
+One YAML file each, comments included.
 Adding is an insertion of text: not a byte of what the user has written changes. The result is validated before it is
 written.
 """

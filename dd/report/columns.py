@@ -43,7 +43,7 @@ def count(value: float) -> str:
 
 
 def ratio(value: float) -> str:
-    """2.17×"""
+    """`2.17×`."""
     return f"{significant(value)}×"
 
 

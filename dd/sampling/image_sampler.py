@@ -276,8 +276,9 @@ class ImageSampler:
         return self._once(what, inputs, lambda: sampling.sample(student, self.codebook, e, condition, split=split))
 
     def _once(self, what: str, inputs: Inputs, make: Callable[[], Tensor]) -> Tensor:
-        """`make()` for these images, or what it gave before: tokens (kept in 16 bits, 1.4 KB an image of VAR) or codes
-        (float32, 87 KB).
+        """`make()` for these images, or what it gave before.
+
+        Tokens are kept in 16 bits (1.4 KB an image of VAR), codes in float32 (87 KB).
         """
         key = _key(what, inputs)
         if (known := self._kept.get(key)) is not None:

@@ -139,8 +139,7 @@ def one_shot(
     generator: torch.Generator,
     prefix: Tensor | None = None,
 ) -> Tensor:
-    """The baselines: the teacher has drawn the first groups (the paper's skip-n) or none (onestep*), the rest comes at
-    once.
+    """The baselines: the teacher draws the first groups (skip-n) or none (onestep*), and the rest comes at once.
 
     predictor: a student trained without noise (its input is zero where nothing is known), so its logits are the
     marginals of each token given what is known; tokens are drawn from them independently. prefix: the teacher's tokens

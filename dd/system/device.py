@@ -17,7 +17,9 @@ OLDEST_DRIVER = {"11": "450.80.02", "12": "525.60.13", "13": "580.65.06"}
 
 
 def choose_device(wanted: DeviceName, who: str) -> str:
-    """ "cuda" or "cpu". auto: the accelerator where there is a working one. who: begins the error's text.
+    """The device to compute on, "cuda" or "cpu".
+
+    auto: the accelerator where there is a working one. who: begins the error's text.
 
     Raises DDError, with the reason, if CUDA is wanted and does not work.
     """

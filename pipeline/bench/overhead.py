@@ -1,5 +1,6 @@
-"""What a run costs beyond DVC itself, and how soon nothing is left of a stopped one: python -m pipeline.bench.overhead
-[--json].
+"""What a run costs beyond DVC itself, and how soon nothing is left of a stopped one.
+
+    python -m pipeline.bench.overhead [--json]
 
 Measured in a small project of its own (project.py) with a server of its own; `--here` measures the cost in the
 project of the working directory, which must be up to date, and stops nothing there.

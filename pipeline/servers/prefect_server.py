@@ -2,7 +2,8 @@
 
 Prefect begins most SQLite transactions as DEFERRED: one that first reads and then writes fails at once ("database is
 locked", HTTP 503) if another has written in between, whatever the timeout. Here they begin as IMMEDIATE, which waits
-for its turn. Of twenty runs created at the same moment all are then accepted (tests/pipeline/servers/test_prefect_server.py).
+for its turn. Of twenty runs created at the same moment all are then accepted
+(tests/pipeline/servers/test_prefect_server.py).
 """
 
 from contextlib import AbstractAsyncContextManager

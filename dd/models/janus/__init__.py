@@ -1,0 +1,1 @@
+"""Janus-Pro (Chen et al. 2025)."""
