@@ -6,7 +6,6 @@ node often has no network, and a fetch in the middle of a run would be the first
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,6 @@ INSTALL = 'pip install "dd[perceptual]"'
 def vgg_path() -> Path:
     """Where torchvision looks for the weights first, and where the user may put them."""
     return Path(torch.hub.get_dir()) / "checkpoints" / VGG_NAME
-
-
-def lpips_installed() -> bool:
-    """Whether the package is there; it is not imported."""
-    return importlib.util.find_spec("lpips") is not None
 
 
 def open_lpips(device: torch.device | str = "cpu", random: bool = False) -> Any:

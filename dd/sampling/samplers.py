@@ -37,23 +37,6 @@ def known(finished: Tensor, groups: Groups) -> Tensor:
     return groups.group_of_position(finished.device) < finished[:, None]
 
 
-def final_predict(
-    output: StudentOutput, x: Tensor, finished: Tensor, groups: Groups, codebook: Tensor
-) -> StudentOutput:
-    """The student's output with known positions put back: codes as given, logits 0 at their nearest code, else -inf.
-
-    x: (B, L, C) the student's input. The nearest code is searched only if something is known.
-    """
-    keep = known(finished, groups)
-    if not bool(keep.any()):
-        return output
-    logits = output.logits.clone()
-    logits[keep] = torch.full_like(logits[keep], float("-inf")).scatter_(
-        1, nearest_code(x[keep], codebook)[:, None], 0.0
-    )
-    return StudentOutput(logits, torch.where(keep[..., None], x, output.codes))
-
-
 def final_codes(output: StudentOutput, groups: Groups, codebook: Tensor, split: int | None = None) -> Tensor:
     """(B, L, C): codebook[argmax logits] in the groups before `split`, the continuous head from there on.
 

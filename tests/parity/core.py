@@ -16,7 +16,9 @@ from safetensors.torch import load, load_file
 from torch import Tensor
 
 from dd.errors import DDError
-from dd.models.base import Student
+from dd.models.base import Groups, Student, StudentOutput
+from dd.models.codebook import nearest_code
+from dd.sampling.samplers import known
 
 ATOL, RTOL = 2e-4, 1e-4
 Outputs = Iterator[tuple[str, Tensor]]
@@ -194,3 +196,22 @@ def gap_of_best(values: Tensor, largest: bool) -> Tensor:
     """(1,): the smallest difference between the best and the second best of the last dimension."""
     best = values.topk(2, dim=-1, largest=largest).values
     return (best[..., 0] - best[..., 1]).abs().min().reshape(1).float()
+
+
+def final_predict(
+    output: StudentOutput, x: Tensor, finished: Tensor, groups: Groups, codebook: Tensor
+) -> StudentOutput:
+    """The student's output as the authors' code returns it, with known positions put back.
+
+    Their codes are as given, their logits 0 at the nearest code, else -inf.
+
+    x: (B, L, C) the student's input. The nearest code is searched only if something is known.
+    """
+    keep = known(finished, groups)
+    if not bool(keep.any()):
+        return output
+    logits = output.logits.clone()
+    logits[keep] = torch.full_like(logits[keep], float("-inf")).scatter_(
+        1, nearest_code(x[keep], codebook)[:, None], 0.0
+    )
+    return StudentOutput(logits, torch.where(keep[..., None], x, output.codes))

@@ -17,9 +17,9 @@ from dd.models.llamagen.student import DDGPTConfig, DDLlamaGen
 from dd.models.llamagen.teacher import GPT, LlamaGenTeacher
 from dd.models.llamagen.tokenizer import VQConfig, VQTokenizer
 from dd.models.llamagen.transformer import GPTConfig, rope_table, visible_keys
-from dd.sampling.samplers import final_codes, final_predict, perturb, sample
+from dd.sampling.samplers import final_codes, perturb, sample
 from dd.text.conditions import Captions, left_pad
-from tests.parity.core import Fixture, Outputs, gap_of_best, watch_gaps
+from tests.parity.core import Fixture, Outputs, final_predict, gap_of_best, watch_gaps
 
 
 def build_tokenizer(fixture: Fixture) -> VQTokenizer:

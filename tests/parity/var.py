@@ -15,8 +15,8 @@ from dd.models.var.student import DDVAR, DDVARConfig
 from dd.models.var.teacher import VAR, VARTeacher, var_filter
 from dd.models.var.tokenizer import MultiScaleConfig, MultiScaleQuantizer, MultiScaleTokenizer, phi_indices
 from dd.models.var.transformer import VARConfig
-from dd.sampling.samplers import final_codes, final_predict, perturb, sample
-from tests.parity.core import Fixture, Outputs, gap_of_best, watch_gaps
+from dd.sampling.samplers import final_codes, perturb, sample
+from tests.parity.core import Fixture, Outputs, final_predict, gap_of_best, watch_gaps
 
 OFFICIAL_SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 

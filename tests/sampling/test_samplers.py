@@ -10,7 +10,6 @@ from dd.models.codebook import nearest_code
 from dd.sampling.samplers import (
     check_steps,
     final_codes,
-    final_predict,
     known,
     one_shot,
     perturb,
@@ -19,6 +18,7 @@ from dd.sampling.samplers import (
 )
 from dd.trajectories.trajectory import decode, multinomial, trajectory
 from tests.helpers.tiny import CLASSES, C, V, tiny_pairs, tiny_student, tiny_teacher
+from tests.parity.core import final_predict
 
 FAMILIES = ("llamagen", "var")
 B = 3
