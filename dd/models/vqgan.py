@@ -5,6 +5,8 @@ Both use these names in their state dicts: norm1, conv1, norm2, conv2, nin_short
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -55,6 +57,42 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Level(nn.Module):
+    """The blocks of one resolution, with an optional change of resolution behind them.
+
+    name: of the list of residual blocks in the state dict, which differs between the families; attend: makes an
+    attention block for a width.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        attend: Callable[[int], nn.Module],
+        c_in: int,
+        c_out: int,
+        blocks: int,
+        attention: bool,
+        downsample: Downsample | None = None,
+        upsample: Upsample | None = None,
+    ) -> None:
+        super().__init__()
+        residual = nn.ModuleList(ResBlock(c_in if i == 0 else c_out, c_out) for i in range(blocks))
+        self.add_module(name, residual)
+        self.attn = nn.ModuleList(attend(c_out) for _ in range(blocks if attention else 0))
+        self.downsample = downsample
+        self.upsample = upsample
+        self.name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, block in enumerate(self.get_submodule(self.name).children()):
+            x = block(x)
+            if len(self.attn):
+                x = self.attn[i](x)
+        if self.downsample is not None:
+            x = self.downsample(x)
+        return x if self.upsample is None else self.upsample(x)
 
 
 def attend_over_pixels(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

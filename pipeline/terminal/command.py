@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -16,6 +16,13 @@ from dd.system.files import explained
 from pipeline.servers import mark_crashed, server
 
 FAILED = 1  # exit status
+
+# Options of both commands.
+UseServer = Annotated[
+    bool, typer.Option("--server/--no-server", help="Show the run in a running Prefect server, or do without one.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the output of the stages.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only results and errors.")]
 
 
 def new_app() -> typer.Typer:

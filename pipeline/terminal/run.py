@@ -35,11 +35,9 @@ def run(
     accelerator_limit: Annotated[int, typer.Option(help="Stages that may use the accelerator at once.")] = 1,
     dask_workers: Annotated[int, typer.Option(help="Dask workers of each trajectories stage; 0: no Dask.")] = 0,
     dry: Annotated[bool, typer.Option("--dry", help="Check everything and say what would run; run nothing.")] = False,
-    use_server: Annotated[
-        bool, typer.Option("--server/--no-server", help="Show the run in a Prefect server that runs; or do without.")
-    ] = True,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the output of the stages.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show only the last lines and errors.")] = False,
+    use_server: terminal.UseServer = True,
+    verbose: terminal.Verbose = False,
+    quiet: terminal.Quiet = False,
 ) -> None:
     """Bring experiments up to date: their DVC stages in order, independent ones side by side.
 

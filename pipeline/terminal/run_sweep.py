@@ -26,11 +26,9 @@ def run(
     ],
     jobs: Annotated[int, typer.Option(help="Points at once.")] = 1,
     dry: Annotated[bool, typer.Option("--dry", help="Check the grid and list its points; run nothing.")] = False,
-    use_server: Annotated[
-        bool, typer.Option("--server/--no-server", help="Show the run in a Prefect server that runs; or do without.")
-    ] = True,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the output of the points.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show only the results and errors.")] = False,
+    use_server: terminal.UseServer = True,
+    verbose: terminal.Verbose = False,
+    quiet: terminal.Quiet = False,
 ) -> None:
     """Run every point of a grid as a DVC experiment in a copy of the working tree, which itself stays as it is.
 

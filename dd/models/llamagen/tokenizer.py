@@ -6,6 +6,7 @@ State-dict names are those of FoundationVision/LlamaGen. All sizes come from `VQ
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from dd.models.codebook import nearest_code, replace_some
 from dd.models.vqgan import (
     GROUPS,
     Downsample,
+    Level,
     ResBlock,
     Upsample,
     add_border,
@@ -74,32 +76,7 @@ class Attention(nn.Module):
         return x + self.proj_out(attend_over_pixels(self.q(h), self.k(h), self.v(h)))
 
 
-class Level(nn.Module):
-    """The blocks of one resolution, with an optional change of resolution behind them."""
-
-    def __init__(
-        self,
-        c_in: int,
-        c_out: int,
-        blocks: int,
-        attention: bool,
-        downsample: Downsample | None = None,
-        upsample: Upsample | None = None,
-    ) -> None:
-        super().__init__()
-        self.res = nn.ModuleList(ResBlock(c_in if i == 0 else c_out, c_out) for i in range(blocks))
-        self.attn = nn.ModuleList(Attention(c_out) for _ in range(blocks if attention else 0))
-        self.downsample = downsample
-        self.upsample = upsample
-
-    def forward(self, x: Tensor) -> Tensor:
-        for i, block in enumerate(self.res):
-            x = block(x)
-            if len(self.attn):
-                x = self.attn[i](x)
-        if self.downsample is not None:
-            x = self.downsample(x)
-        return x if self.upsample is None else self.upsample(x)
+_level = partial(Level, "res", Attention)
 
 
 def _middle(channels: int) -> nn.ModuleList:
@@ -119,7 +96,7 @@ class Encoder(nn.Module):
         for i in range(last + 1):
             down = None if i == last else Downsample(widths[i + 1])
             self.conv_blocks.append(
-                Level(widths[i], widths[i + 1], config.num_res_blocks, attention=i == last, downsample=down)
+                _level(widths[i], widths[i + 1], config.num_res_blocks, attention=i == last, downsample=down)
             )
         self.mid = _middle(widths[-1])
         self.norm_out = group_norm(widths[-1])
@@ -147,7 +124,7 @@ class Decoder(nn.Module):
         for i in range(last + 1):
             up = None if i == last else Upsample(widths[i])
             self.conv_blocks.append(
-                Level(widths[max(i - 1, 0)], widths[i], config.num_res_blocks + 1, attention=i == 0, upsample=up)
+                _level(widths[max(i - 1, 0)], widths[i], config.num_res_blocks + 1, attention=i == 0, upsample=up)
             )
         self.norm_out = group_norm(widths[-1])
         self.patch = config.patch

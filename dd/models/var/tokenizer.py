@@ -7,6 +7,7 @@ feature map f_hat. State-dict names are those of FoundationVision/VAR. All sizes
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from dd.models.codebook import nearest_code
 from dd.models.vqgan import (
     GROUPS,
     Downsample,
+    Level,
     ResBlock,
     Upsample,
     add_border,
@@ -169,32 +171,7 @@ class Attention(nn.Module):
         return x + self.proj_out(attend_over_pixels(q, k, v))
 
 
-class Level(nn.Module):
-    """The blocks of one resolution, with an optional change of resolution behind them."""
-
-    def __init__(
-        self,
-        c_in: int,
-        c_out: int,
-        blocks: int,
-        attention: bool,
-        downsample: Downsample | None = None,
-        upsample: Upsample | None = None,
-    ) -> None:
-        super().__init__()
-        self.block = nn.ModuleList(ResBlock(c_in if i == 0 else c_out, c_out) for i in range(blocks))
-        self.attn = nn.ModuleList(Attention(c_out) for _ in range(blocks if attention else 0))
-        self.downsample = downsample
-        self.upsample = upsample
-
-    def forward(self, x: Tensor) -> Tensor:
-        for i, block in enumerate(self.block):
-            x = block(x)
-            if len(self.attn):
-                x = self.attn[i](x)
-        if self.downsample is not None:
-            x = self.downsample(x)
-        return x if self.upsample is None else self.upsample(x)
+_level = partial(Level, "block", Attention)
 
 
 class Middle(nn.Module):
@@ -222,7 +199,7 @@ class Encoder(nn.Module):
         self.down = nn.ModuleList()
         for i in range(last + 1):
             down = None if i == last else Downsample(widths[i + 1])
-            self.down.append(Level(widths[i], widths[i + 1], config.num_res_blocks, i == last, downsample=down))
+            self.down.append(_level(widths[i], widths[i + 1], config.num_res_blocks, i == last, downsample=down))
         self.mid = Middle(widths[-1])
         self.norm_out = group_norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], config.codebook_dim, 3, padding=1)
@@ -247,7 +224,7 @@ class Decoder(nn.Module):
         for i in range(last + 1):
             up = None if i == 0 else Upsample(widths[i])
             c_in = widths[min(i + 1, last)]
-            self.up.append(Level(c_in, widths[i], config.num_res_blocks + 1, i == last, upsample=up))
+            self.up.append(_level(c_in, widths[i], config.num_res_blocks + 1, i == last, upsample=up))
         self.norm_out = group_norm(widths[0])
         self.patch = config.patch
         self.conv_out = nn.Conv2d(widths[0], 3 * config.patch**2, 3, padding=1)
