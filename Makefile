@@ -11,7 +11,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 PIP := pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 TOOLS := dd stages pipeline zoo tests examples setup.py
 
-.PHONY: help repository demo demo-all zoo test lint format soak ui clean smoke-gpu
+.PHONY: help repository demo demo-all zoo test coverage lint format soak ui clean smoke-gpu
 .SILENT:
 
 help: ## show this list
@@ -61,6 +61,9 @@ lint: $(VENV)/.test ## formatter, linter, type checker
 
 test: lint ## lint, then all tests
 	python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+coverage: $(VENV)/.test ## the tests that are not slow, with the lines that they reach; fails below the floor of pyproject.toml
+	python -m pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow and not browser" --cov --cov-report=term:skip-covered
 
 format: $(VENV)/.test ## let the formatter and the linter mend what they can
 	ruff format --quiet $(TOOLS)

@@ -40,6 +40,7 @@ from dd.models.base import Filters, Groups, Student, Teacher
 from dd.models.registry import build_student, build_teacher, student_config
 from dd.system.device import choose_device, device_name
 from dd.system.files import publish
+from dd.system.git import demand_commit
 from dd.system.launch import by_hand
 from dd.system.progress import keep_rates, progress
 from dd.text.captions import CaptionStates, open_captions, plan_captions
@@ -369,4 +370,5 @@ def main(name: str) -> str:
         info = materialise_student(experiment.student, folder, root / "data" / name / "teacher")
         publish(complete(folder), root / "models" / name)
         return f"wrote models/{name}: {experiment.student}, SHA-256 {info.sha256[:12]}..."
+    demand_commit(root)
     return distill(name, experiment, experiment.distill, root)

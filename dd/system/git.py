@@ -24,9 +24,19 @@ def git(root: Path, *arguments: str) -> str | None:
 
 
 def demand_repository(root: Path) -> None:
-    """Raise DDError, with the commands that mend it, if `root` is in no git repository (an unpacked archive)."""
+    """Raise DDError if `root` is in no git repository (an unpacked archive), or in one without a commit."""
     if git(root, "rev-parse", "--git-dir") is None:
         raise DDError(NO_REPOSITORY.format(root=root))
+    demand_commit(root)
+
+
+def demand_commit(root: Path) -> None:
+    """Raise DDError if `root` lies in a git repository without any commit, which DVCLive refuses. No git is fine."""
+    if git(root, "rev-parse", "--git-dir") is not None and git(root, "rev-parse", "HEAD") is None:
+        raise DDError(
+            f"expected a commit in the git repository of {root}, found none: "
+            "`git add --all && git commit --message start`"
+        )
 
 
 def demand_git(root: Path, *arguments: str, else_do: str) -> str:

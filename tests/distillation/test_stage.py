@@ -222,6 +222,12 @@ def test_bad_inputs_are_refused_before_anything_loads(project):
     )
 
 
+def test_a_repository_without_a_commit_is_refused(project):
+    """DVCLive would end in a traceback after the training."""
+    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
+    refused(project, r"expected a commit in the git repository of .*, found none: `git add --all && git commit")
+
+
 def test_a_tracker_that_is_not_installed(project, monkeypatch):
     write_params(project, trackers=("dvclive", "wandb"))
     monkeypatch.setattr(stage.importlib.util, "find_spec", lambda name: None if name == "wandb" else name)

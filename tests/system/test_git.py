@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dd.errors import DDError
-from dd.system.git import demand_git, git, revision
+from dd.system.git import demand_commit, demand_git, demand_repository, git, revision
 
 WHO = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false")
 
@@ -26,3 +26,17 @@ def test_a_commit_and_its_changes(tmp_path: Path):
 
 def test_outside_git(tmp_path: Path):
     assert revision(tmp_path) is None
+
+
+def test_a_repository_without_a_commit(tmp_path: Path):
+    demand_commit(tmp_path)  # no git is fine, where git is not needed
+    with pytest.raises(DDError, match=r"^expected a git repository, found none in"):
+        demand_repository(tmp_path)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    for demand in (demand_commit, demand_repository):
+        with pytest.raises(
+            DDError, match=r"^expected a commit in the git repository of .*, found none: `git add --all"
+        ):
+            demand(tmp_path)
+    subprocess.run(["git", *WHO, "commit", "-q", "--allow-empty", "-m", "one"], cwd=tmp_path, check=True)
+    demand_repository(tmp_path)
