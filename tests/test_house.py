@@ -40,9 +40,18 @@ FLOORS = (
     ("dd/cli/",),
 )
 # Modules without a test of their own name, and the test that runs them: entries of a few lines (stages), trainings that
-# only mean something together, programs that a whole run starts, and code that needs a GPU.
+# only mean something together, programs that a whole run starts, code that needs a GPU, and parts of one thing that is
+# tested as a whole (the map by its two schedules, the page, the files of samples and their commands).
 TESTED_BY = {
+    "dd/cli/measure/check_npz.py": "tests/metrics/test_sample_files.py",
+    "dd/cli/measure/compare.py": "tests/evaluation/test_paired.py",
+    "dd/cli/measure/evaluate.py": "tests/evaluation/test_side_by_side.py",
+    "dd/flow/fixed.py": "tests/flow/test_map.py",
     "dd/flow/kernel_triton.py": "tests/flow/test_kernel.py",
+    "dd/metrics/jpeg.py": "tests/metrics/test_sample_files.py",
+    "dd/models/compiled.py": "tests/trajectories/test_graphs.py",
+    "dd/publish/drawing.py": "tests/publish/test_app.py",
+    "dd/publish/space.py": "tests/publish/test_app.py",
     "stages/code.py": "tests/system/test_code.py",
     "stages/distill.py": "tests/distillation/test_stage.py",
     "stages/evaluate.py": "tests/evaluation/test_resume.py",
@@ -166,7 +175,7 @@ def test_every_module_has_a_test_of_its_name():
             assert test.is_file(), f"TESTED_BY: {test} is not there"
             mentioned = test.read_text(encoding="utf-8")
             parts = name.removesuffix(".py").removesuffix("/__main__").split("/")
-            assert parts[-1].removesuffix("_triton") in mentioned, name
+            assert parts[-1].removesuffix("_triton") in mentioned.replace("-", "_"), name
         elif not tests.intersection(wanted):
             missing.append(f"{name}: expected {wanted[0]}")
     assert not missing

@@ -1,7 +1,7 @@
-"""Two sets of images from the same noise: is one nearer to the reference by more than noise? (`dd-cli compare`)
+"""Two sets of images from the same noise: is one nearer to the reference by more than noise?
 
-The images are resampled (Efron 1979), the same ones of both sets each time, so that what both have from their noise and
-classes cancels in the difference of the two distances.
+`dd-cli compare` asks it. The images are resampled (Efron 1979), the same ones of both sets each time, so that what both
+have from their noise and classes cancels in the difference of the two distances.
 """
 
 from __future__ import annotations

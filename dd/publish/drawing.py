@@ -33,7 +33,7 @@ class Drawn:
 
     @property
     def caption(self) -> str:
-        """`one step: 9 images in 0.03 s`"""
+        """Such as `one step: 9 images in 0.03 s`."""
         return f"{self.title}: {self.images} image{'s' * (self.images > 1)} in {self.seconds:.2f} s"
 
 

@@ -1,7 +1,11 @@
 """What the tests of several benches share."""
 
-import pytest
+import json
 
+import pytest
+from typer.testing import CliRunner
+
+from dd.cli.main import app
 from tests.helpers.toy_project import make_project
 
 
@@ -9,3 +13,9 @@ from tests.helpers.toy_project import make_project
 def project(tmp_path, monkeypatch):
     monkeypatch.setenv("DD_ROOT", str(tmp_path))
     return make_project(tmp_path)
+
+
+def bench(*arguments: str) -> list[dict]:
+    result = CliRunner().invoke(app, ["bench", *arguments, "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output)

@@ -7,8 +7,8 @@ import torch
 from dd.bench import map_accuracy as bench_map
 from dd.flow.map import Codes, map_noise
 from dd.trajectories.noise import noise
+from tests.bench.conftest import bench
 from tests.helpers.codebooks import paper_ode, peaked, random_codebook
-from tests.helpers.command_line import bench
 
 
 def test_map(project, monkeypatch):

@@ -3,7 +3,7 @@
 import pytest
 
 from dd.checkpoints import zoo
-from tests.helpers.command_line import bench
+from tests.bench.conftest import bench
 
 
 def test_trajectories(project):

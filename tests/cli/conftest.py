@@ -1,9 +1,11 @@
 """What the tests of several commands share."""
 
+import sys
+
 import pytest
 from typer.testing import CliRunner
 
-from dd.cli.main import app
+from dd.cli.main import app, main
 from tests.helpers.small.params import make_params_project
 
 
@@ -19,3 +21,15 @@ def project(tmp_path, monkeypatch):
 def cli():
     """Calls dd-cli; gives typer's result."""
     return lambda *arguments: CliRunner().invoke(app, list(arguments))
+
+
+def run(monkeypatch, capsys, *arguments):
+    """Exit status, standard output, standard error."""
+    monkeypatch.setattr(sys, "argv", ["dd-cli", *arguments])
+    try:
+        main()
+        status = 0
+    except SystemExit as end:
+        status = end.code or 0
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err

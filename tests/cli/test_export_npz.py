@@ -14,7 +14,10 @@ def test_options_reach_the_export(cli, monkeypatch, tmp_path):
     assert seen[1] == ("toy", None, 50_000, out, None)
 
 
-@pytest.mark.parametrize(("given", "said"), [(["toy"], "Missing option '--out'"), (["toy", "-n", "1"], "should be greater than or equal to 2")])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [(["toy"], "Missing option '--out'"), (["toy", "-n", "1"], "should be greater than or equal to 2")],
+)
 def test_mistakes(cli, given, said):
     done = cli("export-npz", *given)
     assert done.exit_code == 2

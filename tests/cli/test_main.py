@@ -6,7 +6,7 @@ import os
 import pytest
 
 import dd
-from tests.helpers.command_line import run
+from tests.cli.conftest import run
 
 
 @pytest.mark.parametrize(

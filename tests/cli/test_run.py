@@ -1,6 +1,6 @@
 """dd-cli run: what it needs before it hands over to the pipeline."""
 
-from tests.helpers.command_line import run
+from tests.cli.conftest import run
 
 
 def test_the_pipeline_s_commands_want_a_checkout(monkeypatch, capsys, tmp_path):

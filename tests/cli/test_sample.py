@@ -3,7 +3,7 @@
 from PIL import Image
 
 from dd.cli.sample import parse_steps
-from tests.helpers.command_line import run
+from tests.cli.conftest import run
 
 
 def test_sample_command_writes_a_grid(shipped_project, monkeypatch, capsys, tmp_path):

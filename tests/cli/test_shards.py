@@ -2,7 +2,7 @@
 
 import json
 
-from tests.helpers.command_line import run
+from tests.cli.conftest import run
 from tests.helpers.toy_project import make_project
 
 
