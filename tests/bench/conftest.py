@@ -6,7 +6,10 @@ import pytest
 from typer.testing import CliRunner
 
 from dd.cli.main import app
+from tests.helpers.toy_metrics import extractor, few_subsets, folder, reference
 from tests.helpers.toy_project import make_project
+
+__all__ = ["extractor", "few_subsets", "folder", "reference"]
 
 
 @pytest.fixture
