@@ -12,6 +12,7 @@ from dd import __version__
 from dd.bench import demo as bench_demo
 from dd.bench import evaluation as bench_evaluation
 from dd.bench import map_accuracy as bench_map
+from dd.bench import precision as bench_precision
 from dd.bench import sampling as bench_sampling
 from dd.bench import shards as bench_shards
 from dd.bench import smoke as bench_smoke
@@ -84,6 +85,7 @@ bench = typer.Typer(
     help="Measure speed on this machine, side by side in one run.", no_args_is_help=True, callback=_tune
 )
 bench.command()(bench_map.map)
+bench.command()(bench_precision.precision)
 bench.command()(bench_shards.trajectories)
 bench.command()(bench_shards.shards)
 bench.command()(bench_smoke.smoke)
