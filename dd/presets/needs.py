@@ -17,7 +17,8 @@ from dd.checkpoints.assets import ASSETS
 from dd.config import Experiment
 from dd.errors import DDError
 from dd.metrics.protocols import Protocol, protocol
-from dd.system.device import cuda_problem
+from dd.system.device import card_memory, cuda_problem
+from dd.system.launch import processes
 
 GB = 1e9
 NETWORKS = {"inception-tf": "inception", "inception-pytorch": "inception"}  # extractor -> name in the zoo
@@ -41,6 +42,8 @@ def needs(experiment: Experiment, root: Path) -> list[Need]:
     """Everything that the stages of an experiment will want, in the order in which they do."""
     return [
         *_device(experiment),
+        *_memory(experiment),
+        *_processes(experiment),
         *_weights(experiment),
         *_captions(experiment, root),
         *_perceptual(experiment),
@@ -69,6 +72,37 @@ def _device(experiment: Experiment) -> list[Need]:
         return []
     problem = cuda_problem()
     return [Need("a CUDA device", problem is None, f"{problem}; or set device: auto" if problem else "")]
+
+
+def _memory(experiment: Experiment) -> list[Need]:
+    """Of this machine's card, for one pair of a training step; nothing where there is no card or no training."""
+    settings = experiment.distill
+    size = card_memory() if experiment.device == "cuda" and settings is not None else None
+    if size is None or settings is None:
+        return []
+    from dd.distillation.memory import rows_for, step_memory
+    from dd.presets.sizes import teacher_configs
+
+    memory = step_memory(*teacher_configs(experiment), settings)
+    try:
+        rows = rows_for(memory, size, settings.pairs_per_update)
+    except DDError as error:
+        return [Need(f"a card of more than {size / GB:.0f} GB", False, str(error).removeprefix("batch: auto: "))]
+    if settings.batch == "auto" or settings.batch <= rows:
+        return [Need(f"{memory.total(rows) / GB:.0f} of the card's {size / GB:.0f} GB", True)]
+    how = f"set distill.batch: auto and global_batch: {settings.pairs_per_update}, or batch: {rows}"
+    return [Need(f"memory for {settings.batch} pairs at once (the card's {size / GB:.0f} GB hold {rows})", False, how)]
+
+
+def _processes(experiment: Experiment) -> list[Need]:
+    """Whether the pairs of an update divide by the processes that $DD_LAUNCH asks for."""
+    settings, world = experiment.distill, processes()
+    if settings is None or world < 2:
+        return []
+    pairs = settings.pairs_per_update
+    near = ", ".join(str(n) for n in range(1, 2 * world) if not pairs % n)
+    how = f"start {near}, or change distill.global_batch"
+    return [Need(f"{pairs} pairs of an update that divide by {world} processes", not pairs % world, how)]
 
 
 def _weights(experiment: Experiment) -> list[Need]:

@@ -69,6 +69,15 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") and torch.cuda.is_available() else "CPU"
 
 
+def card_memory() -> float | None:
+    """Bytes of the smallest card that this process sees; None without a working one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    return min(torch.cuda.get_device_properties(n).total_memory for n in range(torch.cuda.device_count()))
+
+
 def oldest_driver(build: str | None) -> str | None:
     """The oldest driver for a CUDA build such as "12.8"; None if unknown."""
     return OLDEST_DRIVER.get((build or "").split(".")[0])

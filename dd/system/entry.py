@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
+import sys
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 from dd.errors import DDError, Stopped, TemporaryError
 from dd.system.files import explained
@@ -32,9 +35,15 @@ def run_stage(
     several: the stage shares its work among the processes that $DD_LAUNCH asks for (`dd.system.launch`).
 
     The exit status is 1, or that of a TemporaryError, which tells the caller that another try may succeed, or 143 where
-    SIGTERM ended the work after it was saved, or 130 after Ctrl-C. SIGUSR1 is a request to save (`dd.system.signals`).
+    SIGTERM ended the work after it was saved, or 130 after Ctrl-C. With --dry-run it is 1 where something is missing.
+    SIGUSR1 is a request to save (`dd.system.signals`).
     """
+    stage = _stage()
+    if stage:
+        parser.add_argument("--dry-run", action="store_true", help="say what would be made, and write nothing")
     arguments = parser.parse_args()
+    if stage and arguments.dry_run:
+        _dry_run(stage, arguments.name)
     started = time.monotonic()
     try:
         with ignore_warnings():
@@ -57,3 +66,20 @@ def run_stage(
         raise SystemExit(f"error: {error}") from None
     if done:
         log.info("%s (%.0f s)", done, time.monotonic() - started)
+
+
+def _stage() -> str | None:
+    """This process's stage, where it is one of an experiment's (`python -m stages.STAGE EXPERIMENT`)."""
+    name = getattr(sys.modules["__main__"].__spec__, "name", None) or ""
+    stage = name.removeprefix("stages.")
+    return stage if name in ("stages.teacher", "stages.trajectories", "stages.distill", "stages.evaluate") else None
+
+
+def _dry_run(stage: str, name: str) -> NoReturn:
+    """Say what the stage would do, and end. Found by its name: no result follows from it (`dd.system.code`)."""
+    try:
+        found = importlib.import_module("dd.presets.dry_run").dry_run(stage, name)
+    except DDError as error:
+        raise SystemExit(f"error: {error}") from None
+    sys.stdout.write("\n".join(found.lines) + "\n")
+    raise SystemExit(1 if found.lacking else 0)

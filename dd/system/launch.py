@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
+from pathlib import Path
 
 from dd.errors import DDError
 
@@ -43,6 +45,22 @@ def options() -> list[str]:
     given = [word.split("=")[0].replace("-", "_") for word in words]
     own = any(option.replace("-", "_") in given for option in _PORT_OPTIONS)
     return words if own or not words else [*_ANY_PORT, *words]
+
+
+def processes() -> int:
+    """How many processes DD_LAUNCH asks for, as far as that can be read from it; 1 without it. Raises DDError."""
+    given = options()
+    for flag in ("--num_processes", "--num-processes"):
+        if flag in given[:-1]:
+            return int(given[given.index(flag) + 1])
+    if "--config_file" in given[:-1]:
+        try:
+            text = Path(given[given.index("--config_file") + 1]).read_text(encoding="utf-8")
+        except OSError as error:
+            raise DDError(f"{SETTING}: cannot read its --config_file ({error.strerror}); check the path") from None
+        found = re.search(r"(?m)^num_processes:\s*(\d+)\s*$", text)
+        return int(found[1]) if found else 1
+    return 1
 
 
 def relaunch(arguments: argparse.Namespace) -> None:

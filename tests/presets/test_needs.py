@@ -88,3 +88,45 @@ def test_shipped_experiments_have_all_they_need():
     for name, found in validate(params).experiments.items():
         lacking = [need for need in needs(found, ROOT) if not need.here and "text encoder" not in need.what]
         assert not lacking, name
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "what", "how"),
+    [
+        (16, "a card of more than 16 GB", "one pair needs 17 GB and 75% of this device's 16 GB may be used: set"),
+        (80, "of the card's 80 GB", ""),
+    ],
+)
+def test_a_card_too_small_for_training_is_found_before_the_first_stage(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, gigabytes: int, what: str, how: str
+):
+    monkeypatch.setattr("dd.presets.needs.card_memory", lambda: gigabytes * 1e9)
+    found = [need for need in needs(experiment("var-d16"), bare) if what in need.what]
+    assert len(found) == 1
+    assert found[0].here is (gigabytes == 80)
+    assert found[0].how.startswith(how)
+
+
+def test_a_batch_that_the_card_does_not_hold_is_found(bare: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("dd.presets.needs.card_memory", lambda: 24e9)
+    settings = yaml.safe_load(preset_text("llamagen-b"))["llamagen-b"]["distill"] | {"batch": 512}
+    lacking = [
+        need for need in missing(experiment("llamagen-b", distill=settings), bare) if "pairs at once" in need.what
+    ]
+    assert len(lacking) == 1
+    assert lacking[0].how.startswith("set distill.batch: auto and global_batch: 512, or batch: ")
+
+
+def test_processes_by_which_an_update_does_not_divide_are_found(bare: Path, monkeypatch: pytest.MonkeyPatch):
+    ways = {
+        "3": ["start 1, 2, 4, or change distill.global_batch"],
+        "4": [],
+        f"--config_file {ROOT}/docs/accelerate/gpus-8.yaml": [],
+    }
+    for setting, expected in ways.items():
+        monkeypatch.setenv("DD_LAUNCH", setting)
+        found = [need.how for need in missing(experiment("var-d16"), bare) if "pairs of an update" in need.what]
+        assert found == expected
+    monkeypatch.setenv("DD_LAUNCH", "--config_file nowhere.yaml")
+    with pytest.raises(DDError, match="DD_LAUNCH: cannot read its --config_file"):
+        missing(experiment("var-d16"), bare)
