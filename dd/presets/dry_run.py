@@ -1,4 +1,4 @@
-"""`python -m stages.STAGE EXPERIMENT --dry-run`: what a stage would make, from what, how long. Writes nothing."""
+"""`python -m stages.distill EXPERIMENT --dry-run`: what a stage would make, from what, how long. Writes nothing."""
 
 from __future__ import annotations
 

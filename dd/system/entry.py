@@ -69,7 +69,7 @@ def run_stage(
 
 
 def _stage() -> str | None:
-    """This process's stage, where it is one of an experiment's (`python -m stages.STAGE EXPERIMENT`)."""
+    """This process's stage, where it is one of an experiment's (`dd.presets.dry_run` knows them)."""
     name = getattr(sys.modules["__main__"].__spec__, "name", None) or ""
     stage = name.removeprefix("stages.")
     return stage if name in ("stages.teacher", "stages.trajectories", "stages.distill", "stages.evaluate") else None

@@ -12,8 +12,10 @@ from dd.distillation.memory import GB, SavedBytes, checkpoint_blocks, keep_block
 from dd.errors import DDError
 from dd.models.llamagen.transformer import rope_table
 from dd.presets import preset_names, preset_text
+from tests.helpers.paths import ROOT
 from tests.helpers.tiny import tiny_pairs, tiny_student
 
+PAGE = ROOT / "docs" / "paper-scale.md"
 PAPER = [name for name in preset_names() if "global_batch" in preset_text(name)]
 
 
@@ -35,6 +37,16 @@ def test_the_presets_of_the_paper_are_all_here():
     assert PAPER == ["janus-pro-1b", "llamagen-b", "llamagen-l", "llamagen-t2i", "var-d16", "var-d20", "var-d24"]
 
 
+def cells_of(name: str, gigabytes: int, **changes) -> list[str]:
+    """Two cells of the page's table: pairs at once, and GB; dashes where not one fits."""
+    memory = memory_of(name, **changes)
+    try:
+        rows = rows_for(memory, gigabytes * GB, preset(name).pairs_per_update)
+    except DDError:
+        return ["-", "-"]
+    return [str(rows), f"{memory.total(rows) / GB:.1f}"]
+
+
 @pytest.mark.parametrize("name", PAPER)
 def test_every_preset_takes_less_than_60_of_80_gb_a_card(name):
     memory, settings = memory_of(name), preset(name)
@@ -44,6 +56,13 @@ def test_every_preset_takes_less_than_60_of_80_gb_a_card(name):
     assert rows >= 8
     assert memory.total(rows) < 60 * GB
     assert memory.total(2 * rows) > 60 * GB or rows == settings.pairs_per_update
+    cells = [
+        str(rows),
+        f"{memory.total(rows) / GB:.1f}",
+        *cells_of(name, 24),
+        *cells_of(name, 24, checkpoint_blocks=True),
+    ]
+    assert f"| {' | '.join([name, *cells])} |\n" in PAGE.read_text(encoding="utf-8")
     whole = memory.images / settings.decode_chunk * 64
     assert whole > 60 * GB  # what the perceptual term took when it kept all images of a batch of 64
 
