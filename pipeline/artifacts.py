@@ -30,24 +30,6 @@ EVERY = 2.0  # seconds between two updates of one progress artifact
 PAUSE = 60.0  # seconds without tries after one has failed
 IMAGE_LIMIT = 2_000_000  # bytes; a larger picture is named, not shown
 IMAGES_PER_STAGE = 12
-COLUMNS = (
-    "experiment",
-    "sampler",
-    "evaluations",
-    "metric",
-    "value",
-    "quality_ratio",
-    "excess_ratio",
-    "kid",
-    "precision",
-    "recall",
-    "diversity",
-    "paired_distance",
-    "caption_accuracy",
-    "images",
-    "seconds_per_image",
-    "speedup",
-)
 _MEDIA = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
 _quiet_until = [0.0]
 
@@ -155,7 +137,7 @@ def pictures(root: Path, stage: Stage) -> list[Path]:
 
 
 def result_rows(root: Path, stages: Iterable[Stage]) -> list[dict[str, Any]]:
-    """The shown columns of every rows.json among the outputs."""
+    """Every rows.json among the outputs under the titles of the report's table, each sampler by its label."""
     rows: list[dict[str, Any]] = []
     for stage in stages:
         if stage.experiment is None:
@@ -163,8 +145,22 @@ def result_rows(root: Path, stages: Iterable[Stage]) -> list[dict[str, Any]]:
         for path in _outputs(root, stage, (".json",)):
             if path.name == "rows.json":
                 rows += _rows(path)
-    used = [column for column in COLUMNS if any(row.get(column) is not None for row in rows)]
-    return [{column: _cell(row.get(column)) for column in used} for row in rows]
+    from dd.report.columns import ALL  # titles and formats of the report's own table
+
+    used = [column for column in ALL if any(row.get(column.key) is not None for row in rows)]
+    table = []
+    for row in rows:
+        cells = {"experiment": row.get("experiment", ""), "metric": row.get("metric", "")}
+        table.append(cells | {column.title: _shown(row, column) for column in used})
+    return table
+
+
+def _shown(row: dict[str, Any], column: Any) -> str:
+    """A cell as the report writes it, its standard error behind it."""
+    value, error = row.get(column.key), row.get(f"{column.key}_error")
+    if value is None:
+        return ""
+    return str(column.show(value)) + (f" ±{error:.2g}" if error else "")
 
 
 def key_of(*parts: str) -> str:

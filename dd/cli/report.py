@@ -52,12 +52,13 @@ def report(
     chosen = None if columns is None else parse_columns(columns)
     root = project_root()
     rows = collect(root, experiments or [], committed)
-    if compare is not None:
-        text = render_comparison(difference(rows, rows_at(root, compare, experiments or []), compare), format.value)
-    elif format is Format.html:
+    if format is Format.html:
         from dd.report.page import render_page
 
-        text = render_page(root, rows, paper)
+        others = {} if compare is None else {compare: rows_at(root, compare, experiments or [])}
+        text = render_page(root, rows, paper, others)
+    elif compare is not None:
+        text = render_comparison(difference(rows, rows_at(root, compare, experiments or []), compare), format.value)
     else:
         from dd.report.blocks import published_rows
         from dd.report.table import render

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,15 @@ from dd import __version__, config
 from dd.checkpoints.students import StudentInfo, read_student_info
 from dd.checkpoints.teachers import RANDOM_BLOCKS
 from dd.errors import DDError
-from dd.evaluation.figures import curves_figure, quality_figure, read_curves, sample_grid, save_figure
+from dd.evaluation.figures import (
+    Tiles,
+    curves_figure,
+    quality_figure,
+    read_curves,
+    sample_grid,
+    save_figure,
+    write_tiles,
+)
 from dd.evaluation.finished import FinishedRow
 from dd.evaluation.measure import Batch, Evaluation, Measured, check_folder, open_evaluation
 from dd.evaluation.rows import Row, fill_ratios, make_row, numbers
@@ -240,12 +249,22 @@ class Stage:
             return floor_batches(self.floor, self.teacher, sampler.name == "reconstruction", size, rank, world)
         return self.image_sampler.batches(sampler, self.settings.images, size, rank, world)
 
+    @cached_property
+    def tiles(self) -> Tiles:
+        """The images that the grids show: some of each class, or of the first captions."""
+        if self.experiment.condition == "text":
+            from dd.text.captions import caption_file, iterate_captions
+
+            captions = iterate_captions(caption_file(self.root / "data" / self.name / "teacher", "test"))
+            return Tiles.of(None, list(islice(captions, min(GRID_COLUMNS, self.settings.images))))
+        labels = self.image_sampler.conditions.labels(torch.arange(self.settings.images))
+        return Tiles.of(labels, self.teacher_info.classes, GRID_COLUMNS)
+
     def _grid_line(self, sampler: config.Sampler) -> Tensor | None:
-        """(columns, 3, H, W) uint8: the sampler's first images; None for what draws none."""
+        """(tiles, 3, H, W) uint8: the sampler's images of the grids; None for what draws none."""
         if self._is_floor(sampler) or self._reason(sampler) is not None:
             return None
-        some = torch.arange(min(GRID_COLUMNS, self.settings.images))
-        return to_uint8(self.image_sampler.images(sampler, some)).cpu()
+        return to_uint8(self.image_sampler.images(sampler, self.tiles.indices)).cpu()
 
     def _row(self, sampler: config.Sampler, found: Measured) -> Row:
         drawn = not self._is_floor(sampler) and self.image_sampler.missing(sampler) is None
@@ -275,6 +294,9 @@ class Stage:
             "student_sha256": self.student_info.sha256 if with_student and self.student_info else None,
             "command": f"python -m stages.evaluate {self.name}",
         }
+        if found.class_distances:
+            names = self.teacher_info.classes
+            values["class_distances"] = {names[label]: value for label, value in found.class_distances.items()}
         return make_row(**values | found.row())
 
     def _times(self, sampler: config.Sampler) -> dict[str, Any]:
@@ -333,7 +355,9 @@ def main(name: str, keep_images: Path | None = None) -> str:
         scratch = stage.folder / "out"
         shutil.rmtree(scratch, ignore_errors=True)
         rows = fill_ratios([one.row for one in finished])
-        write_results(rows, {one.row["label"]: one.grid for one in finished if one.grid is not None}, scratch)
+        write_results(
+            rows, {one.row["label"]: one.grid for one in finished if one.grid is not None}, stage.tiles, scratch
+        )
         if curves := read_curves(root / "models" / name):
             save_figure(curves_figure(curves), scratch / "curves")
         publish(scratch, results / name)
@@ -343,10 +367,12 @@ def main(name: str, keep_images: Path | None = None) -> str:
     return f"wrote results/{name}: {len(rows)} rows, {stage.settings.images} images each"
 
 
-def write_results(rows: list[Row], grid: dict[str, Tensor], folder: Path) -> None:
-    """rows.json, metrics.json, the grid of samples and the quality plot."""
+def write_results(rows: list[Row], grid: dict[str, Tensor], tiles: Tiles, folder: Path) -> None:
+    """rows.json, metrics.json, the grid of samples (as a picture, and as tiles for the page) and the quality plot."""
     write_text(folder / "rows.json", json.dumps({"rows": rows}, indent=1) + "\n")
     write_text(folder / "metrics.json", json.dumps(numbers(rows), indent=1) + "\n")
     if grid:
-        save_figure(sample_grid(grid), folder / "samples", ("png",))
+        first = {label: images[:: tiles.each] for label, images in grid.items()}
+        save_figure(sample_grid(first, tiles.names), folder / "samples", ("png",))
+        write_tiles(grid, tiles, folder)
     save_figure(quality_figure(rows), folder / "quality")

@@ -7,17 +7,19 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dd.errors import DDError
 from dd.metrics import distances
 from dd.metrics.features import Extractor, Features
-from dd.metrics.moments import ClassSpread, Estimate, Moments
+from dd.metrics.moments import ClassSpread, Estimate, Gaussian, Moments
 from dd.metrics.protocols import Protocol
 from dd.metrics.references import Reference
 
 log = logging.getLogger(__name__)
+CLASS_LEAST = 2  # images of a class for each feature, below which its distance is left out
 FEW = 1000  # images below which a kernel distance may say little
 
 
@@ -36,6 +38,7 @@ class Measured:
     paired_distance: Estimate | None = None
     sfid: Estimate | None = None
     caption_accuracy: Estimate | None = None  # of text to image (dd.evaluation.scene_reader)
+    class_distances: dict[int, float] = field(default_factory=dict)  # class to Frechet distance of its images alone
     missing: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     features: Tensor | None = None  # (M, F): the first ones, for the paired distance of other samplers
@@ -142,11 +145,26 @@ class Sums:
             paired_distance=_paired(features, labels, partner, seed),
             sfid=sfid,
             caption_accuracy=_share(self.hits, self.seen) if self.read else None,
+            class_distances=self._by_class(features, labels),
             missing=missing,
             notes=self._notes(notes, kid),
             features=features,
             labels=labels,
         )
+
+    def _by_class(self, features: Tensor, labels: Tensor | None) -> dict[int, float]:
+        """Frechet distance of each class's kept images to the reference's; empty where one has too few for it."""
+        real, known = self.reference.features, self.reference.labels
+        if labels is None or real is None or known is None:
+            return {}
+        least, found = CLASS_LEAST * self.extractor.feature_width, {}
+        for label in labels.unique().tolist():
+            mine, theirs = features[labels == label], real[known == label]
+            if min(len(mine), len(theirs)) < least:
+                return {}
+            pair = [_gaussian(one) for one in (mine, theirs)]
+            found[int(label)] = distances.frechet_by_eigenvalues(*pair)
+        return found
 
     def _diversity(self, missing: dict[str, str]) -> Estimate | None:
         real = self.reference.within_class_variance
@@ -168,6 +186,11 @@ class Sums:
             )
             log.warning(notes[-1])
         return tuple(notes)
+
+
+def _gaussian(features: Tensor) -> Gaussian:
+    x = features.double().numpy()
+    return Gaussian(len(x), x.mean(0), np.cov(x, rowvar=False))
 
 
 def _share(hits: int, seen: int) -> Estimate:

@@ -42,15 +42,15 @@ def model_card(
     """
     if not settings.licence:
         raise DDError(f"export: {settings.name} names no licence; write it into the zoo's entry ('licence') first")
+    more: dict[str, Any] = {**_licence(settings.licence), **metadata()}
     data = ModelCardData(
-        **_licence(settings.licence),
         library_name="dd",
         pipeline_tag="text-to-image" if settings.text_encoder else "unconditional-image-generation",
         tags=["distilled-decoding", "autoregressive", "few-step", settings.family],
         base_model=base_model,
         model_name=settings.name if rows else None,
         eval_results=_results(rows) or None,
-        **metadata(),
+        **more,
     )
     parts = [
         f"---\n{data.to_yaml()}\n---\n\n# {settings.name}",

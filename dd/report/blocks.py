@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dd.evaluation.rows import COLUMNS, FLOORS, Row
-from dd.report.columns import ALL, KEYS, Column
+from dd.report.columns import ALL, KEYS, Column, significant
 
 PUBLISHED = Path(__file__).with_name("published.json")
 TITLES = {
@@ -23,11 +23,12 @@ ABSENT = "–"
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell as text, its standard error apart; best: to be marked."""
+    """A cell as text, its standard error apart; best: to be marked; value: what it is sorted by."""
 
     text: str
     error: str = ""
     best: bool = False
+    value: float | None = None
 
     def __str__(self) -> str:
         return f"{self.text} ±{self.error}" if self.error else self.text
@@ -62,21 +63,20 @@ class Block:
 
 
 def published_rows(families: Sequence[str] | None = None, path: Path = PUBLISHED) -> list[Row]:
-    """The authors' numbers, as rows of block `paper`, each with its source."""
+    """The authors' numbers, as rows of block `paper`, each with its source; one group a metric, teachers first."""
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
     empty = dict.fromkeys(COLUMNS)
-    return [
-        {**empty, **row, "block": "paper", "experiment": f"{row['teacher']}, {row['metric']}"}
-        for row in rows
-        if families is None or row["family"] in families
-    ]
+    found = [row for row in rows if families is None or row["family"] in families]
+    found.sort(key=lambda row: (row["metric"], row["family"], row["sampler"] != "teacher"))
+    return [{**empty, **row, "block": "paper", "experiment": row["metric"]} for row in found]
 
 
 def best(rows: Sequence[Row], column: Column) -> set[int]:
     """Indices of the rows that hold the best value of a column among the few-step samplers of their experiment.
 
-    Floors, teachers and samplers that take as many evaluations as their teacher do not compete; neither does a sampler
-    without rivals, nor a value under another metric.
+    Floors, teachers and samplers that take as many evaluations as their teacher do not compete, nor does `onestep*`,
+    whose images are noise: that is varied, and soon drawn. Neither does a sampler without rivals, nor a value under
+    another metric.
     """
     if column.better is None:
         return set()
@@ -94,11 +94,11 @@ def best(rows: Sequence[Row], column: Column) -> set[int]:
 
 
 def _contest(row: Row) -> tuple[Any, ...]:
-    return row["block"], row["experiment"], row["metric"]
+    return row["block"], row["experiment"], row["metric"], row["teacher"]
 
 
 def _competes(row: Row, rows: Sequence[Row]) -> bool:
-    if row["sampler"] in (*FLOORS, "teacher"):
+    if row["sampler"] in (*FLOORS, "teacher", "onestep*"):
         return False
     teachers = [r["evaluations"] for r in rows if r["sampler"] == "teacher" and _contest(r) == _contest(row)]
     known = [steps for steps in teachers if steps is not None]
@@ -139,7 +139,8 @@ def _cell(row: Row, column: Column, best: bool) -> Cell:
     text = column.show(value)
     decimals = sum(letter.isdigit() for letter in text.partition(".")[2])
     shown = error is not None and round(error, decimals) > 0
-    return Cell(text, f"{error:.{decimals}f}" if shown else "", best)
+    number = float(value) if isinstance(value, int | float) else None
+    return Cell(text, f"{error:.{decimals}f}" if shown else "", best, number)
 
 
 def short_revision(sha: str) -> str:
@@ -170,6 +171,21 @@ def dirty_notes(rows: Sequence[Row]) -> list[str]:
     """The experiments whose rows belong to no commit."""
     dirty = dict.fromkeys(row["experiment"] for row in rows if str(row.get("revision")).endswith("-dirty"))
     return [f"{name}: measured from a working tree that differed from its commit" for name in dirty]
+
+
+def floor_notes(rows: Sequence[Row]) -> list[str]:
+    """Experiments whose teacher is better than its tokenizer's reconstructions, which are no floor then."""
+    found = []
+    for row in rows:
+        same = [one for one in rows if one["experiment"] == row["experiment"] and one["sampler"] == "teacher"]
+        if row["sampler"] != "reconstruction" or not same or None in (row["value"], same[0]["value"]):
+            continue
+        if row["value"] > same[0]["value"]:
+            found.append(
+                f"{row['experiment']}: the reconstructions ({significant(row['value'])}) are farther from the "
+                f"reference than the teacher ({significant(same[0]['value'])}): no floor, so no excess is shown"
+            )
+    return found
 
 
 def missing_notes(rows: Sequence[Row]) -> list[str]:

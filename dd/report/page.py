@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from dd.evaluation.figures import latency_figure, quality_figure, save_figure
 from dd.evaluation.rows import Row
-from dd.report.blocks import dirty_notes, make_blocks, missing_notes, published_rows
+from dd.report.blocks import dirty_notes, floor_notes, make_blocks, missing_notes, published_rows
 from dd.report.columns import SHORT, count, ratio, significant
 from dd.report.table import html_table
+from dd.report.tiles import Sheet, class_table, read_sheet
 from dd.system.files import sha256_file
 from dd.system.git import git
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 HERE = Path(__file__).parent
+MEASURED = ("value", "quality_ratio", "diversity", "precision", "recall", "caption_accuracy")
+SCRIPTED = (
+    *("label", "metric", "latency_seconds", "seconds_per_image"),
+    *MEASURED,
+    *(f"{key}_error" for key in MEASURED),
+)
 
 
 @dataclass
@@ -31,42 +44,88 @@ class Section:
     name: str
     summary: list[str]
     table: Markup
+    tiles: Markup | None = None
     grid: str | None = None
+    classes: Markup | None = None
     quality: Markup | None = None
+    latency: Markup | None = None
     curves: Markup | None = None
     params: str = ""
     facts: list[tuple[str, str]] = field(default_factory=list)
 
 
-def render_page(root: Path, rows: Sequence[Row], paper: bool = True) -> str:
-    """The whole page as text."""
-    sections = [_section(root, name, rows) for name in dict.fromkeys(row["experiment"] for row in rows)]
+def render_page(root: Path, rows: Sequence[Row], paper: bool = True, others: Mapping[str, Sequence[Row]] = {}) -> str:
+    """The whole page as text. others: rows of other revisions, by their names, to compare with."""
+    names = dict.fromkeys(row["experiment"] for row in rows)
+    sheets = {name: sheet for name in names if (sheet := read_sheet(root / "results" / name))}
+    sections = [_section(root, name, rows, sheets) for name in names]
     families = sorted({row["family"] for row in rows if row["family"]})
     published = make_blocks(published_rows(families)) if paper and families else []
     environment = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, autoescape=True)
+    script = _dense((HERE / "report.js").read_text(encoding="utf-8"))  # as it stands in the page, for its digest
     page = environment.get_template("report.html.j2").render(
-        blocks=[Markup(html_table(block)) for block in make_blocks(rows, SHORT)],
+        blocks=[Markup(html_table(block, SHORT)) for block in make_blocks(rows)],
         published=[Markup(html_table(block)) for block in published],
-        notes=[*dirty_notes(rows), *missing_notes(rows)],
+        notes=[*dirty_notes(rows), *floor_notes(rows), *missing_notes(rows)],
         sections=sections,
+        sheets=Markup(
+            "\n".join(sheet.style(_sheet(name), _data_uri(sheet.path) or "") for name, sheet in sheets.items())
+        ),
+        rows=Markup(_comparable(rows, others)),
+        script=Markup(script),
+        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         provenance=_provenance(root, rows),
     )
-    return re.sub(r"\n\s*\n+", "\n", page)
+    return _dense(page)
 
 
-def _section(root: Path, name: str, rows: Sequence[Row]) -> Section:
+def _dense(text: str) -> str:
+    """Without empty lines."""
+    return re.sub(r"\n\s*\n+", "\n", text)
+
+
+def _comparable(rows: Sequence[Row], others: Mapping[str, Sequence[Row]]) -> str:
+    """What the page's script compares, as JSON that HTML can hold: rows by experiment and revision."""
+    sets = {None: rows, **others}
+    found = [
+        {"set": row["experiment"] + (f" at {name}" if name else ""), **{key: row.get(key) for key in SCRIPTED}}
+        for name, some in sets.items()
+        for row in some
+    ]
+    return json.dumps(found).replace("<", "\\u003c")
+
+
+def _sheet(name: str) -> str:
+    """The CSS class of an experiment's tiles."""
+    return f"sheet-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def _section(root: Path, name: str, rows: Sequence[Row], sheets: Mapping[str, Sheet]) -> Section:
     folder = root / "results" / name
     mine = [row for row in rows if row["experiment"] == name]
+    sheet = sheets.get(name)
     return Section(
         name,
         summary(mine),
         Markup("".join(html_table(block) for block in make_blocks(mine))),
-        _data_uri(folder / "samples.png"),
-        _inline_svg(folder / "quality.svg"),
+        Markup(sheet.table(_sheet(name))) if sheet else None,
+        None if sheet else _data_uri(folder / "samples.png"),
+        Markup(class_table(mine)),
+        _drawn(quality_figure(mine), f"{name}/quality"),
+        _drawn(latency_figure(mine), f"{name}/latency"),
         _inline_svg(folder / "curves.svg"),
         _params(root, name),
         _facts(mine),
     )
+
+
+def _drawn(figure: Figure | None, name: str) -> Markup | None:
+    """A figure as SVG on the page."""
+    if figure is None:
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        (file,) = save_figure(figure, Path(scratch) / "figure", ("svg",))
+        return _svg(file.read_text(encoding="utf-8"), name)
 
 
 def summary(rows: Sequence[Row]) -> list[str]:
@@ -81,18 +140,22 @@ def summary(rows: Sequence[Row]) -> list[str]:
                 f"{significant(teacher['value'])}"
             )
         if teacher is not None and (speed := _speed(row)):
-            said.append(f"{speed} of its {teacher['evaluations']} evaluations")
+            said.append(f"{speed} than its {teacher['evaluations']} evaluations")
         if said:
             steps = row["evaluations"]
-            sentences.append(f"{steps} evaluation{'s' if steps != 1 else ''}: {'; '.join(said)}.")
+            sentences.append(f"{row['label']} ({steps} step{'s' * (steps != 1)}): {'; '.join(said)}.")
     return sentences
 
 
 def _speed(row: Row) -> str:
     """How fast a student is beside its teacher, for one image and in batches, as far as it was measured."""
     kinds = (("latency_speedup", "for one image"), ("speedup", "in batches"))
-    known = [f"{ratio(row[key])} {how}" for key, how in kinds if row.get(key) is not None]
-    return f"{' and '.join(known)} the speed" if known else ""
+    return ", ".join(f"{how} {_times(row[key])}" for key, how in kinds if row.get(key) is not None)
+
+
+def _times(speed: float) -> str:
+    """12.4 as `12.4× faster`, 0.383 as `2.61× slower`."""
+    return f"{ratio(speed)} faster" if speed >= 1 else f"{ratio(1 / speed)} slower"
 
 
 def _facts(rows: Sequence[Row]) -> list[tuple[str, str]]:
@@ -137,17 +200,19 @@ def _provenance(root: Path, rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 
 def _data_uri(path: Path) -> str | None:
-    """A PNG as a data URI."""
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.is_file() else None
+    """A picture as a data URI."""
+    kind = path.suffix.removeprefix(".")
+    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}" if path.is_file() else None
 
 
 def _inline_svg(path: Path) -> Markup | None:
     """Our own SVG without its XML prologue, its ids made unique on the page."""
-    if not path.is_file():
-        return None
-    text = path.read_text(encoding="utf-8")
+    return _svg(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else None
+
+
+def _svg(text: str, name: str) -> Markup:
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
-    prefix = hashlib.sha256(str(path).encode()).hexdigest()[:6]
+    prefix = hashlib.sha256(name.encode()).hexdigest()[:6]
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
     return Markup(
         re.sub(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dd.errors import DDError
 from dd.evaluation.rows import Row
-from dd.report.blocks import ABSENT, Block, Cell, make_blocks, missing_notes
+from dd.report.blocks import ABSENT, Block, Cell, floor_notes, make_blocks, missing_notes
 from dd.report.columns import BY_IMPORTANCE, KEYS, SHORT
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def render(
         return json.dumps({"rows": list(rows)}, indent=1) + "\n"
     if kind == "csv":
         return _csv(rows, columns)
-    blocks, notes = make_blocks(rows, columns or KEYS), missing_notes(rows)
+    blocks, notes = make_blocks(rows, columns or KEYS), [*floor_notes(rows), *missing_notes(rows)]
     if columns is None and kind in ("table", "latex"):
         fitted = fit(blocks, *((width, GAP) if kind == "table" else (LATEX_WIDTH, LATEX_GAP)))
         if kind == "table" and fitted != blocks:
@@ -202,21 +202,34 @@ def _latex(block: Block) -> str:
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
-def html_table(block: Block) -> str:
-    """A table that scrolls sideways on a narrow screen."""
-    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in block.titles)
+def html_table(block: Block, shown: Sequence[str] | None = None) -> str:
+    """A table that scrolls sideways on a narrow screen, and that the page's script sorts by a column.
+
+    shown: keys of the columns that are seen at first; the page's reader chooses others. Default: all.
+    """
+    off = [shown is not None and key not in shown for key in block.keys]
+    head = "".join(
+        f'<th scope="col" data-key="{key}"{_class(hidden)}>{escape(title)}</th>'
+        for key, title, hidden in zip(block.keys, block.titles, off, strict=True)
+    )
     body = []
     for cells in block.lines:
-        tags = [
-            f"<{tag}{' class=best' if cell.best else ''}>{escape(cell.text)}{_below(cell)}</{tag}>"
-            for tag, cell in zip(["th", *["td"] * (len(cells) - 1)], cells, strict=True)
-        ]
+        tags = []
+        for tag, key, cell, hidden in zip(["th", *["td"] * len(cells)], block.keys, cells, off, strict=False):
+            sort = "" if cell.value is None else f' data-value="{cell.value:.6g}"'
+            kind = _class(hidden, cell.best)
+            tags.append(f'<{tag} data-key="{key}"{sort}{kind}>{escape(cell.text)}{_below(cell)}</{tag}>')
         body.append(f"<tr>{''.join(tags)}</tr>")
     foot = f'<p class="source">{escape(block.foot)}</p>' if block.foot else ""
     return (
         f'<h3>{escape(block.title)}</h3><div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>{foot}\n"
     )
+
+
+def _class(hidden: bool, best: bool = False) -> str:
+    names = [name for name, true in (("off", hidden), ("best", best)) if true]
+    return f' class="{" ".join(names)}"' if names else ""
 
 
 def _below(cell: Cell) -> str:

@@ -62,6 +62,8 @@ def test_every_sampler_is_a_whole_row(project: Path):
         "rows.json",
         "metrics.json",
         "samples.png",
+        "tiles.json",
+        "tiles.webp",
         "quality.png",
         "quality.svg",
     }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from dd.evaluation.figures import curves_figure, quality_figure, sample_grid, save_figure
+from dd.evaluation.figures import Tiles, curves_figure, quality_figure, sample_grid, save_figure, write_tiles
 from dd.evaluation.rows import Row, fill_ratios, make_row, numbers
 
 # sampler, label, evaluations, value, its error, precision, seconds per image, parameters
@@ -85,3 +85,15 @@ def rows(**more):
         make_row(**common, sampler="teacher", label="teacher", value=1.0),
         make_row(**common, sampler="dd", label="dd 0", value=2.5, **more),
     ]
+
+
+def tiled(root: Path) -> Path:
+    """A project whose results hold tiles: 2 classes, 3 images of each, by every sampler that draws."""
+    rows = imagined_rows()
+    write_results(root, rows)
+    write_results(root, [row | {"experiment": "other"} for row in rows], drawn=False)
+    images = torch.randint(0, 255, (6, 3, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    tiles = Tiles.of(torch.arange(30) % 2, ("hat", "shoe"), each=3)
+    labels = [row["label"] for row in rows if row["evaluations"]]
+    write_tiles(dict.fromkeys(labels, images), tiles, root / "results" / "llamagen-toy")
+    return root

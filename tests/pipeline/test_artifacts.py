@@ -8,6 +8,7 @@ import pytest
 
 from pipeline import artifacts
 from pipeline.graph import Stage
+from tests.helpers.report_rows import imagined_rows
 
 STAGE = Stage("evaluate@toy", outs=("results/toy",))
 
@@ -18,7 +19,10 @@ def project(tmp_path: Path) -> Path:
     folder.mkdir(parents=True)
     for name in ("samples.png", "quality.png", "quality.svg", "only.svg", "notes.txt"):
         (folder / name).write_bytes(b"picture")
-    rows = [{"experiment": "toy", "sampler": "dd", "value": 1.23456, "kid": None}, {"sampler": "teacher"}, "odd"]
+    rows = [
+        {"experiment": "toy", "label": "dd 0", "metric": "FD-toy", "value": 1.23456, "value_error": 0.1, "kid": None}
+    ]
+    rows += [{"label": "teacher"}, "odd"]
     (folder / "rows.json").write_text(json.dumps({"rows": rows}))
     return tmp_path
 
@@ -29,8 +33,8 @@ def test_one_picture_of_each_name(project: Path) -> None:
 
 def test_rows_show_what_was_measured(project: Path) -> None:
     assert artifacts.result_rows(project, [STAGE, Stage("report", outs=("results/toy",))]) == [
-        {"experiment": "toy", "sampler": "dd", "value": 1.235},
-        {"experiment": "", "sampler": "teacher", "value": ""},
+        {"experiment": "toy", "metric": "FD-toy", "sampler": "dd 0", "distance": "1.23 ±0.1"},
+        {"experiment": "", "metric": "", "sampler": "teacher", "distance": ""},
     ]
     (project / "results" / "toy" / "rows.json").write_text("{")
     assert artifacts.result_rows(project, [STAGE]) == []
@@ -71,3 +75,15 @@ def test_a_server_that_fails_is_left_alone_for_a_while(monkeypatch: pytest.Monke
     assert artifacts._try(fails) is None
     assert artifacts._try(fails) is None
     assert len(asked) == 1
+
+
+def test_results_have_labels_titles_and_errors(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps({"rows": imagined_rows()}))
+    stage = type("S", (), {"experiment": "llamagen-toy", "outs": ("rows.json",)})()
+    table = artifacts.result_rows(tmp_path, [stage])
+    assert [row["sampler"] for row in table][2:5] == ["teacher", "dd 0", "dd 0,16"]
+    assert {"experiment", "metric", "steps", "distance", "of teacher", "speed-up, batched"} <= set(table[0])
+    assert not any("_" in title for title in table[0])
+    assert table[3]["distance"] == "5.40 ±0.08"
+    assert table[3]["per image"] == "2.70 ms"
+    assert table[-1]["KID"] == ""  # not measured

@@ -1,6 +1,6 @@
 """Blocks of a table: best values, published numbers, what is missing."""
 
-from dd.report.blocks import best, make_blocks, missing_notes, published_rows
+from dd.report.blocks import best, floor_notes, make_blocks, missing_notes, published_rows
 from dd.report.columns import ALL as COLUMNS
 from tests.helpers.report_rows import imagined_rows
 
@@ -39,3 +39,17 @@ def test_published_numbers_stand_apart_with_their_source():
         assert len({title for title in block.titles if title.startswith("FID")}) == 1
     assert {row["metric"] for row in published_rows()} == {"FID", "FID-dd", "FID-t2i"}
     assert all(row["source"] for row in published_rows())
+
+
+def test_a_teacher_below_its_floor_is_said_and_onestep_wins_nothing():
+    rows = imagined_rows()
+    assert floor_notes(rows) == []
+    rows[1]["value"] = 3.0
+    assert floor_notes(rows) == [
+        "llamagen-toy: the reconstructions (3.00) are farther from the reference than the teacher (2.86): no floor, so "
+        "no excess is shown"
+    ]
+    rows[-1]["diversity"] = 2.0
+    (block,) = make_blocks(rows)
+    column = block.keys.index("diversity")
+    assert [line[0].text for line in block.lines if line[column].best] == ["dd+teacher 0,16 from 8"]
