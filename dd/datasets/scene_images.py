@@ -35,7 +35,7 @@ CENTRES = {"centre": (32, 32), "left": (16, 32), "right": (48, 32), "top": (32, 
 def silhouette(photograph: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A grey photograph (H, W) uint8 as shading in 0..1 (the item's own brightest parts: 1) and its mask in 0..1."""
     grey = photograph.astype(np.float32)
-    present = Image.fromarray(np.uint8(grey > 10) * 255)
+    present = Image.fromarray((grey > 10).astype(np.uint8) * 255)
     closed = present.filter(ImageFilter.MaxFilter(3)).filter(ImageFilter.MinFilter(3))  # dark spots are no holes
     brightest = max(float(np.percentile(grey[grey > 10], 95)) if (grey > 10).any() else 1.0, 1.0)
     return np.clip(grey / brightest, 0, 1), np.asarray(closed, dtype=np.float32) / 255
