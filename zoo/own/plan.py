@@ -159,7 +159,7 @@ def _values(name: str, found: Survey, train: dict[str, Any], test: dict[str, Any
         "views": 1 if images >= 4 * MANY else 4 if large else 8,
         "batch": max(2, min(32, images // 8)),
         "extractor_batch": max(2, min(64, images // 8)),
-        "guidance": 1.25,
+        "guidance": 1.5,
         "images": min(5000, balanced if balanced >= min(10_000, images) * 2 / 3 else images),
         "pairs": 8192,
         "steps": {stage: low for stage, (low, _) in BOUNDS.items()},
