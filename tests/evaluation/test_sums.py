@@ -8,7 +8,7 @@ from dd.evaluation.sums import Measured, Part, Sums
 from dd.metrics.features import Features
 from dd.metrics.moments import Estimate
 from dd.metrics.protocols import protocol
-from tests.helpers.toy_metrics import N, batches, pictures
+from tests.helpers.toy_metrics import CLASSES, N, batches, pictures
 
 
 def test_a_row_has_every_metric_and_its_error():
@@ -22,7 +22,7 @@ def test_a_row_has_every_metric_and_its_error():
 
 def test_too_few_images_are_refused(extractor, reference):
     sums = Sums(N, protocol("fd-toy"), extractor, reference)
-    images, labels = next(iter(batches(pictures(), 30)))[:2]
+    images, labels = next(iter(batches(*pictures(30), 30)))
     sums.take(Part(extractor(images), labels))
     with pytest.raises(DDError, match=rf"expected {N} images, the sampler gave 30: the metrics were not computed"):
         sums.finish("FD", None, 0, [])
@@ -34,3 +34,19 @@ def test_images_without_classes_have_no_diversity(extractor, reference):
     sums.take(Part(Features(features, None), None))
     assert sums.unlabelled
     assert sums.seen == 4
+
+
+def test_distances_by_class_see_the_class_that_is_off(extractor, reference, few_subsets):
+    def by_class(images, labels):
+        sums = Sums(len(images), protocol("fd-toy"), extractor, reference)
+        sums.take(Part(extractor(images), labels))
+        return sums.finish("FD", None, 0, []).class_distances
+
+    images, labels = pictures(N, seed=7)
+    plain = by_class(images, labels)
+    assert set(plain) == set(range(CLASSES))
+    dark = torch.where((labels == 2)[:, None, None, None], images // 3, images)
+    off = by_class(dark, labels)
+    assert off[2] > 3 * plain[2] > 0
+    assert all(off[label] == plain[label] for label in (0, 1, 3))
+    assert by_class(images[:20], labels[:20]) == {}  # five of a class for six features or so: no distance
