@@ -69,6 +69,9 @@ class TrajectoriesConfig(Section):
     shard_size: PositiveInt = 1024
     batch: PositiveInt = 256
     seed: int = Field(0, ge=0)
+    precision: Literal["fp32", "tf32"] = Field(
+        "fp32", description="of the teacher's products on a card; the map's: fp32"
+    )
     solver: SolverConfig = SolverConfig()
 
 

@@ -37,6 +37,7 @@ from dd.flow import kernel
 from dd.flow.fixed import solve_fixed, width_for
 from dd.flow.grid import Solver
 from dd.flow.solver import augment, solve, two_codes, weigh
+from dd.models.precision import products
 
 # Numbers in one work array (tokens x codes): about the size of a CPU's cache, and as much as a GPU likes.
 _CHUNK = {"cpu": 1 << 19}
@@ -113,7 +114,8 @@ def map_noise(
 
     noise: (N, C), any float dtype. log_probs: (N, V), -inf where a code is filtered out; need not be normalised.
     codes: (V, C), or `Codes.prepare` of them where the same codebook is used again and again. All on one device; the
-    arithmetic is float32, whatever autocast says. A token's result does not depend on the others of the batch.
+    arithmetic is float32, whatever autocast and TF32's switch say. A token's result does not depend on the others of
+    the batch.
 
     fixed: on a schedule that reads nothing back from the device (`dd.flow.fixed`); None: where the fused kernels run on
     an accelerator. A row that leaves no code then has 0 `evaluations` (`check_possible`); otherwise it raises DDError.
@@ -134,7 +136,8 @@ def map_noise(
     if width is None:
         check_possible(possible)
     rows = min(1 << 20, max(_ROWS, _CHUNK.get(noise.device.type, _CHUNK_OTHER) // ready.size))
-    with torch.autocast(noise.device.type, enabled=False):
+    kind = noise.device.type
+    with torch.autocast(kind, enabled=False), products(tf32=False, device=kind):
         parts = [
             _map_chunk(e.float(), p.float(), ready, solver, width)
             for e, p in zip(noise.split(rows), log_probs.split(rows), strict=True)

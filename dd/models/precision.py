@@ -8,7 +8,8 @@ measures.
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import Literal
 
@@ -48,6 +49,20 @@ def _warn_once(device: str) -> None:
 def autocast(precision: Precision, device: str = "cpu") -> AbstractContextManager:
     """A bf16 autocast region where `precision` means it."""
     return torch.autocast(device, dtype=torch.bfloat16) if uses_bf16(precision, device) else nullcontext()
+
+
+@contextmanager
+def products(tf32: bool, device: str) -> Iterator[None]:
+    """Whether float32 products on an accelerator may be rounded to TF32 inside; as before afterwards."""
+    if device != "cuda":
+        yield
+        return
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def store_in_bf16(model: nn.Module) -> None:

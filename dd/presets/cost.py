@@ -67,7 +67,7 @@ def _estimates(experiment: Experiment, card: Card, cards: int) -> list[StageCost
     found = []
     if experiment.trajectories and experiment.distill:
         settings = experiment.trajectories
-        terms, launches = teacher_terms(counts, card, settings.batch)
+        terms, launches = teacher_terms(counts, card, settings.batch, precision=settings.precision)
         memory = teacher_memory(counts, settings.batch)
         units = settings.pairs + settings.held_out
         found.append(StageCost("trajectories", units, "pairs", terms, memory, cards, 1.0, launches))
@@ -76,8 +76,13 @@ def _estimates(experiment: Experiment, card: Card, cards: int) -> list[StageCost
     return found
 
 
-def teacher_terms(counts: Counts, card: Card, batch: int, share: float = 1.0) -> tuple[list[Term], list[Term]]:
+def teacher_terms(
+    counts: Counts, card: Card, batch: int, share: float = 1.0, precision: str = "fp32"
+) -> tuple[list[Term], list[Term]]:
     """An image of the teacher's loop through the map (share: of its groups), and the launches that overlap with it."""
+    rate, reached, kind = card.fp32, PRODUCTS_FP32, "float32"
+    if precision == "tf32":
+        rate, reached, kind = card.tf32, PRODUCTS, "TF32"
     steps = counts.groups * share
     flops = counts.guided * counts.teacher * share
     weights, cache = steps * counts.weights / batch, steps * counts.cache / 2
@@ -87,8 +92,8 @@ def teacher_terms(counts: Counts, card: Card, batch: int, share: float = 1.0) ->
     return [
         Term(
             "products",
-            flops / (card.fp32 * PRODUCTS_FP32),
-            f"{flops / 1e9:,.0f} GFLOP / ({card.fp32 / 1e12:g} TFLOP/s float32 x {PRODUCTS_FP32:g})",
+            flops / (rate * reached),
+            f"{flops / 1e9:,.0f} GFLOP / ({rate / 1e12:g} TFLOP/s {kind} x {reached:g})",
         ),
         Term(
             "reads",

@@ -63,6 +63,7 @@ def make_plan(experiment: config.Experiment, info: TeacherInfo, teacher_dir: Pat
         teacher_sha256=info.sha256,
         codebook_sha256=info.codebook_sha256,
         captions_sha256=captions,
+        dtype="tf32" if settings.precision == "tf32" else "float32",
         filters=Filters.of(chosen.model_dump()),
         solver=Solver(**settings.solver.model_dump()),
     )

@@ -15,6 +15,7 @@ from dd.errors import DDError
 from dd.flow.map import Codes
 from dd.models.base import Condition, Teacher
 from dd.models.compiled import compile_blocks
+from dd.models.precision import products
 from dd.system.device import DeviceName, choose_device
 from dd.system.machine import one_thread
 from dd.text.conditions import Captions
@@ -109,7 +110,9 @@ class Maker:
 
     def make(self, shard: Shard) -> None:
         """Write one shard."""
-        table, evaluations = make_rows(self.job.plan, shard, self.teacher, self.codes, self.lookup, self.loop)
+        plan = self.job.plan
+        with products(plan.dtype == "tf32", self.teacher.codebook.device.type):
+            table, evaluations = make_rows(plan, shard, self.teacher, self.codes, self.lookup, self.loop)
         write_shard(self.job.folder, shard, table, evaluations)
 
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from dd.models import precision
 from dd.models.precision import has_bf16, uses_bf16
 from tests.helpers import bf16_products
 from tests.helpers.paths import ROOT
@@ -47,3 +48,16 @@ def test_float32_is_said_once_where_bf16_was_asked_for(monkeypatch, caplog):
     assert not uses_bf16("auto")
     assert not uses_bf16("fp32")
     assert torch.is_autocast_enabled("cpu") is False
+
+
+def test_the_switch_for_tf32_is_as_before_afterwards():
+    matmul = torch.backends.cuda.matmul
+    assert not matmul.allow_tf32
+    with precision.products(tf32=True, device="cuda"):
+        assert matmul.allow_tf32
+        with precision.products(tf32=False, device="cuda"):
+            assert not matmul.allow_tf32
+        assert matmul.allow_tf32
+        with precision.products(tf32=False, device="cpu"):  # which has no such switch
+            assert matmul.allow_tf32
+    assert not matmul.allow_tf32

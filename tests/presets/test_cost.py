@@ -8,6 +8,13 @@ from dd.presets.counting import Counts
 from dd.presets.devices import CARDS, card
 
 
+def test_a_teacher_in_tf32_multiplies_faster():
+    counts = Counts(1e9, 2, 100, 10, 100, 4096, 8, 1e9, 1e6, 1e9, 1, 1e9, 1e9, 1e9, 64)
+    plain, rounded = (teacher_terms(counts, CARDS["h100"], 64, precision=kind)[0][0] for kind in ("fp32", "tf32"))
+    assert 4 < plain.seconds / rounded.seconds < 6
+    assert "494 TFLOP/s TF32" in rounded.arithmetic
+
+
 def test_a_larger_batch_shares_the_launches_and_the_weights():
     counts = Counts(1e9, 2, 100, 10, 100, 4096, 8, 1e9, 1e6, 1e9, 1, 1e9, 1e9, 1e9, 64)
     (_, few), one = teacher_terms(counts, CARDS["h100"], 1)

@@ -14,6 +14,7 @@ import yaml
 
 from dd.distillation import stage as distill
 from dd.errors import DDError
+from dd.evaluation import stage as evaluate_stage
 from dd.system import launch
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny import write_project
@@ -97,12 +98,18 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setenv("DD_ROOT", str(tmp_path))
     monkeypatch.delenv("DVC_STAGE", raising=False)
     write_project(tmp_path, batch=4, steps=6)
-    wanted = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["distill"]["do"]
-    command = wanted["cmd"].replace("python", sys.executable).replace("${key}", "toy")
-    stage = {"cmd": command, "deps": ["data/toy/trajectories"], "params": ["experiments.toy.distill"], "outs": OUTS}
-    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"distill": stage}}))
+    stage = {"deps": ["data/toy/trajectories"], "params": ["experiments.toy.distill"], "outs": OUTS}
+    write_dvc(tmp_path, distill=stage)
     run(tmp_path, "dvc", "init", "--no-scm", "-q")
     return tmp_path
+
+
+def write_dvc(root: Path, **stages: dict[str, object]) -> None:
+    """A dvc.yaml whose stages have the commands of the real one."""
+    real = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for name, stage in stages.items():
+        stage["cmd"] = real[name]["do"]["cmd"].replace("python", sys.executable).replace("${key}", "toy")
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
 
 
 def test_two_processes_through_dvc_repro(project):
@@ -114,6 +121,34 @@ def test_two_processes_through_dvc_repro(project):
     assert not [path for path in (project / "work").iterdir() if path.name != "rates"]
     assert "Data and pipelines are up to date" in run(project, "dvc", "repro")
     assert (project / OUTS[0]).read_bytes() == made
+
+
+@pytest.mark.slow
+def test_an_evaluation_by_two_processes_through_dvc_repro(project, monkeypatch):
+    """The same rows as by one process, times apart."""
+    path = project / "params.yaml"
+    data = yaml.safe_load(path.read_text())
+    samplers = [{"name": "teacher"}, {"name": "dd", "steps": [0]}]
+    evaluate = {"protocol": "fd-toy", "images": 10, "batch": 3, "allow_missing": ["classifier", "reference"]}
+    data["experiments"]["toy"]["evaluate"] |= evaluate | {"samplers": samplers}
+    path.write_text(yaml.safe_dump(data))
+    monkeypatch.setenv("DVC_STAGE", "any")
+    distill.main("toy")
+    monkeypatch.delenv("DVC_STAGE")
+    stage = {"deps": ["models/toy"], "params": ["experiments.toy.evaluate"], "outs": ["results/toy"]}
+    write_dvc(project, evaluate=stage)
+    run(project, "dvc", "repro", DD_LAUNCH="2")
+    two = json.loads((project / "results/toy/rows.json").read_text())["rows"]
+    images = (project / "results/toy/samples.png").read_bytes()
+    monkeypatch.setenv("DVC_STAGE", "any")
+    evaluate_stage.main("toy")
+    one = json.loads((project / "results/toy/rows.json").read_text())["rows"]
+    assert (project / "results/toy/samples.png").read_bytes() == images
+    for row, other in zip(two, one, strict=True):
+        assert {key: row[key] for key in ("sampler", "images", "value", "seed")} == {
+            key: other[key] for key in ("sampler", "images", "value", "seed")
+        }
+        assert row["images"] == 10
 
 
 def test_a_student_made_by_hand_is_taken_over_by_dvc(project, caplog):
