@@ -9,14 +9,14 @@ import typer
 
 
 def export_npz(
-    experiment: Annotated[str, typer.Argument(help="a key of `experiments` in params.yaml")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="the npz (one array arr_0, N x H x W x 3 uint8)")],
+    experiment: Annotated[str, typer.Argument(help="A key of `experiments` in params.yaml.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The npz (one array arr_0, N x H x W x 3 uint8)")],
     sampler: Annotated[
         str | None,
-        typer.Option(help="one of the experiment's samplers, by its label in tables; default: its first student"),
+        typer.Option(help="One of the experiment's samplers, by its label in tables; default: its first student."),
     ] = None,
-    count: Annotated[int, typer.Option("--images-count", "-n", min=2, help="how many images")] = 50_000,
-    images: Annotated[Path | None, typer.Option("--images", help="also write PNGs into this folder")] = None,
+    count: Annotated[int, typer.Option("--images-count", "-n", min=2, help="How many images.")] = 50_000,
+    images: Annotated[Path | None, typer.Option("--images", help="Also write PNGs into this folder.")] = None,
 ) -> None:
     """Draw images and write them for the official evaluator (ADM protocol: 50,000 images, classes in turn)."""
     from dd.evaluation.export import export

@@ -22,25 +22,25 @@ class Format(StrEnum):
 
 
 def report(
-    experiments: Annotated[list[str] | None, typer.Argument(help="experiments to show; default: all")] = None,
+    experiments: Annotated[list[str] | None, typer.Argument(help="Experiments to show; default: all.")] = None,
     format: Annotated[
-        Format, typer.Option("--format", "-f", help="how to print it; html is the whole page")
+        Format, typer.Option("--format", "-f", help="How to print it; html is the whole page.")
     ] = Format.table,
     columns: Annotated[
         str | None,
         typer.Option(
             metavar="COLUMNS",
-            help="all, short (five columns), or keys of --format json with commas between; default: what fits",
+            help="all, short (five columns), or keys of --format json with commas between; default: what fits.",
         ),
     ] = None,
-    paper: Annotated[bool, typer.Option("--paper", help="add the published numbers, in blocks of their own")] = False,
+    paper: Annotated[bool, typer.Option("--paper", help="Add the published numbers, in blocks of their own.")] = False,
     compare: Annotated[
-        str | None, typer.Option(metavar="REV", help="show the difference to another git revision or DVC experiment")
+        str | None, typer.Option(metavar="REV", help="Show the difference to another git revision or DVC experiment.")
     ] = None,
     committed: Annotated[
-        bool, typer.Option("--committed", help="refuse rows that were measured from a tree with uncommitted changes")
+        bool, typer.Option("--committed", help="Refuse rows that were measured from a tree with uncommitted changes.")
     ] = False,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="write to a file instead of the screen")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write to a file instead of the screen.")] = None,
 ) -> None:
     """Show the results of all experiments: measured, released and published numbers in separate blocks."""
     from dd.config import project_root

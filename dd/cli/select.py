@@ -8,12 +8,12 @@ import typer
 
 
 def select(
-    experiment: Annotated[str, typer.Argument(help="a key of `experiments` in params.yaml, distilled already")],
+    experiment: Annotated[str, typer.Argument(help="A key of `experiments` in params.yaml, distilled already.")],
     reference: Annotated[
-        str | None, typer.Option(help="protocol to choose on; default: the experiment's own with '-validation'")
+        str | None, typer.Option(help="Protocol to choose on; default: the experiment's own with '-validation'.")
     ] = None,
-    images: Annotated[int, typer.Option("--images", "-n", min=2, help="images of each value that is tried")] = 5_000,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be chosen, write nothing")] = False,
+    images: Annotated[int, typer.Option("--images", "-n", min=2, help="Images of each value that is tried.")] = 5_000,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be chosen, write nothing.")] = False,
 ) -> None:
     """Choose each row's noise_scale, and the teacher's guidance and temperature, and write them into params.yaml.
 

@@ -104,7 +104,7 @@ def import_checkpoint(
     text_encoder: Annotated[str, typer.Option(help="Of a text-to-image teacher.")] = "google/flan-t5-xl",
     licence: Annotated[str, typer.Option(help="Of the weights.")] = "not stated",
 ) -> None:
-    """Enter a checkpoint of your own training into the zoo, as VAR's and LlamaGen's training scripts leave it."""
+    """Add a checkpoint that you trained with the scripts of VAR or LlamaGen to the zoo."""
     from dd.checkpoints import imports
 
     for line in imports.import_teacher(

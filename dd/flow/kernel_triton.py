@@ -5,7 +5,7 @@ import triton.language as tl
 
 
 @triton.jit
-def partial_sums(  # type: ignore[no-untyped-def]  # Triton gives the arguments their types
+def partial_sums(
     left_p,
     log_p,
     codes_p,

@@ -24,7 +24,7 @@ def run(
     grid: Annotated[
         list[str], typer.Argument(help="distill.lr=1e-3,3e-4 distill.steps=100,200: every combination is a point.")
     ],
-    jobs: Annotated[int, typer.Option(help="Points at once.")] = 1,
+    jobs: Annotated[int, typer.Option(help="Points to run at once.")] = 1,
     dry: Annotated[bool, typer.Option("--dry", help="Check the grid and list its points; run nothing.")] = False,
     use_server: terminal.UseServer = True,
     verbose: terminal.Verbose = False,
@@ -33,7 +33,7 @@ def run(
     """Run every point of a grid as a DVC experiment in a copy of the working tree, which itself stays as it is.
 
     All points are checked before the first one runs. The results are a table here, in `dvc exp show`, and with a
-    Prefect server in its UI; `dvc exp apply NAME` takes a point over.
+    Prefect server in its UI; `dvc exp apply NAME` applies a point.
     """
     root = graph.project()
 
