@@ -184,7 +184,7 @@ def _tf32() -> Callable[[], Any]:
     factors |= {aten._scaled_dot_product_attention_math: (0, 1, 2)}
 
     class TF32(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             places = factors.get(func.overloadpacket, ())
             args = [to_tf32(x) if i in places else x for i, x in enumerate(args)]
             return func(*args, **(kwargs or {}))

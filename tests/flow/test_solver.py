@@ -33,7 +33,7 @@ def test_own_codes_give_what_shared_ones_give():
     shifted[:, :-1] -= u[:, -1:] * centre
     own = weigh(shifted, rho, small.log_probs, small.codes)
     found = torch.zeros(50, 30).scatter_add_(1, small.ids, own.masked_fill(small.log_probs == -math.inf, 0))
-    torch.testing.assert_close(found, whole, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found, whole, atol=1e-3, rtol=0)
 
 
 def test_the_two_likeliest():
