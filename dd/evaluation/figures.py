@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-P = ParamSpec("P")
+P, R = ParamSpec("P"), TypeVar("R")
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 # Colour-blind safe (Okabe and Ito 2008), with markers, so that nothing is said by colour alone.
 STYLE = {
@@ -72,11 +72,11 @@ def save_figure(figure: Figure, path: Path, formats: Sequence[str] = ("png", "sv
     return files
 
 
-def inked(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+def inked(draw: Callable[P, R]) -> Callable[P, R]:
     """Colours are taken when an axis is made, so the settings must hold then."""
 
     @wraps(draw)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Figure:
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         from matplotlib import rc_context
 
         with rc_context(RC):
