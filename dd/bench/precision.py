@@ -179,7 +179,13 @@ def _tf32() -> Callable[[], Any]:
 
     aten = torch.ops.aten
     # Operation -> places of its factors among the arguments.
-    factors = {aten.mm: (0, 1), aten.bmm: (0, 1), aten.addmm: (1, 2), aten.baddbmm: (1, 2), aten.convolution: (0, 1)}
+    factors: dict[Any, tuple[int, ...]] = {
+        aten.mm: (0, 1),
+        aten.bmm: (0, 1),
+        aten.addmm: (1, 2),
+        aten.baddbmm: (1, 2),
+        aten.convolution: (0, 1),
+    }
     factors |= {aten.linear: (0, 1), aten._scaled_dot_product_flash_attention_for_cpu: (0, 1, 2)}
     factors |= {aten._scaled_dot_product_attention_math: (0, 1, 2)}
 

@@ -64,8 +64,8 @@ def _made(stage: str, name: str, experiment: Experiment, root: Path) -> str:
         blocks = experiment.teacher.random_blocks
         return f"{experiment.teacher.name}{f', {blocks} random blocks' if blocks else ''} as safetensors"
     if stage == "evaluate":
-        settings = experiment.evaluate
-        return f"{len(settings.samplers)} rows of {settings.images:,} images each, protocol {settings.protocol}"
+        measure = experiment.evaluate
+        return f"{len(measure.samplers)} rows of {measure.images:,} images each, protocol {measure.protocol}"
     if experiment.distill is None or experiment.trajectories is None:
         return (
             f"student {experiment.student} as released"
