@@ -24,6 +24,8 @@ def test_plan_covers_every_index_once():
     ]
     assert replace(PLAN, solver=Solver(ratio=1.1)).fingerprint != PLAN.fingerprint
     assert replace(PLAN, filters=Filters(1.6)).fingerprint != PLAN.fingerprint
+    for change in ({"captions_sha256": "another file"}, {"dtype": "tf32"}):  # nothing of an earlier run is taken over
+        assert replace(PLAN, **change).fingerprint != PLAN.fingerprint
 
 
 @pytest.mark.parametrize(("length", "size", "rows"), [(64, 256, 1024), (256, 16384, 64), (680, 4096, 64)])
