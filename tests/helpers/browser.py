@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = (
+QUIET = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -20,10 +20,8 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--no-proxy-server",
-    "--remote-debugging-port=0",
-    "--allow-file-access-from-files",
 )
+FLAGS = (*QUIET, "--no-proxy-server", "--remote-debugging-port=0", "--allow-file-access-from-files")
 
 
 class Browser:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,21 +14,10 @@ import pytest
 
 from dd.errors import DDError
 from pipeline.servers import server, ui
+from tests.helpers.browser import CHROMIUM, QUIET
 from tests.pipeline.conftest import Toy, busy, post, until
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--virtual-time-budget=15000",
-    "--window-size=1500,1250",
-)
+FLAGS = (*QUIET, "--virtual-time-budget=15000", "--window-size=1500,1250")
 
 
 @pytest.fixture
