@@ -62,6 +62,8 @@ def test_adding_keeps_comments_and_removing_undoes_it(project):
 def test_only_this_names_stages_are_run(project, monkeypatch):
     asked = []
     subprocess.run(["git", "init", "-q"], cwd=project, check=True)
+    who = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", *who, "commit", "-q", "--allow-empty", "-m", "start"], cwd=project, check=True)
     monkeypatch.setattr(steps, "_supervised", lambda _, command: asked.append(command))
     steps.run("pets")
     assert [command[1:] for command in asked] == [
