@@ -24,10 +24,9 @@ def git(root: Path, *arguments: str) -> str | None:
 
 
 def demand_repository(root: Path) -> None:
-    """Raise DDError if `root` is in no git repository (an unpacked archive), or in one without a commit."""
+    """Raise DDError if `root` is in no git repository (an unpacked archive), with the commands that mend it."""
     if git(root, "rev-parse", "--git-dir") is None:
         raise DDError(NO_REPOSITORY.format(root=root))
-    demand_commit(root)
 
 
 def demand_commit(root: Path) -> None:

@@ -18,7 +18,7 @@ from dd.checkpoints import zoo
 from dd.config import load_params, project_root, validate
 from dd.errors import DDError
 from dd.system.files import write_text
-from dd.system.git import demand_repository
+from dd.system.git import demand_commit, demand_repository
 from dd.system.yaml_blocks import insert, remove
 from zoo.own.plan import Plan
 from zoo.settings import load_settings
@@ -59,8 +59,9 @@ def write(plan: Plan) -> None:
 
 
 def check_repository() -> None:
-    """Raise DDError where DVC could not run: an unpacked archive is no repository."""
+    """Raise DDError where a stage could not run: an unpacked archive is no repository, an empty one has no commit."""
     demand_repository(project_root())
+    demand_commit(project_root())
 
 
 def run(name: str) -> None:
