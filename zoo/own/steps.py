@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -89,7 +90,9 @@ def _supervised(root: Path, command: tuple[str, ...]) -> int:
 
     DVC waits for its stage, and a stage saves what it has: both get the time to.
     """
-    child = subprocess.Popen(command, cwd=root, start_new_session=True)
+    # A shell starts what runs in its background with Ctrl-C ignored, and that would be handed on.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    child = subprocess.Popen(command, cwd=root, start_new_session=True, preexec_fn=heed)
     try:
         return child.wait()
     except BaseException:
