@@ -83,8 +83,8 @@ def measure(name: str, teacher: Teacher, filters: Filters, images: int, seed: in
     for case, (network, flow) in CASES.items():
         same, whole = exact.tokens(network, flow, behind=truth), exact.tokens(network, flow)
         surprise, errors = unexpected(teacher, classes, filters, whole)
-        equal = [float((tokens == truth).float().mean()) for tokens in (same, whole)]
-        found.append(Agreement(name, case, truth.numel(), *equal, surprise, errors))
+        behind, own = (float((tokens == truth).float().mean()) for tokens in (same, whole))
+        found.append(Agreement(name, case, truth.numel(), behind, own, surprise, errors))
     return found
 
 
