@@ -171,7 +171,8 @@ def _edit(file: Path, entries: list[tuple[str, str]]) -> list[str]:
         shorter = remove(text, section, entry)
         if shorter != text:
             text = shorter
-            done.append(f"{file.parent.name}/{file.name}: {entry}" if section != "stages" else "")
+            place = file.relative_to(project_root()).as_posix()
+            done.append(f"{place}: {section}.{entry}" if section != "stages" else "")
     if text != before:
         write_text(file, text)
     return [line for line in done if line]

@@ -47,7 +47,7 @@ def test_adding_keeps_comments_and_removing_undoes_it(project):
     assert texts(project) == before | {"zoo/index.yaml": texts(project)["zoo/index.yaml"]}
     assert yaml.safe_load(texts(project)["zoo/index.yaml"]) == yaml.safe_load(before["zoo/index.yaml"])
     assert yaml.safe_load((project / "dvc.lock").read_text())["stages"] == {"teacher@other": {"cmd": "y"}}
-    assert "models/pets/" in said
+    assert {"models/pets/", "params.yaml: experiments.pets", "zoo/params.yaml: teachers.pets"} <= set(said)
     assert (project / "results" / "pets").is_dir()
     assert not (project / "zoo" / "pets").exists()
     assert (project / "pictures").is_dir()
