@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 # Colour-blind safe (Okabe and Ito 2008), with markers, so that nothing is said by colour alone.
 STYLE = {

@@ -86,10 +86,9 @@ def _dense(text: str) -> str:
 
 def _comparable(rows: Sequence[Row], others: Mapping[str, Sequence[Row]]) -> str:
     """What the page's script compares, as JSON that HTML can hold: rows by experiment and revision."""
-    sets: dict[str | None, Sequence[Row]] = {None: rows, **others}
     found = [
         {"set": row["experiment"] + (f" at {name}" if name else ""), **{key: row.get(key) for key in SCRIPTED}}
-        for name, some in sets.items()
+        for name, some in [(None, rows), *others.items()]
         for row in some
     ]
     return json.dumps(found).replace("<", "\\u003c")
