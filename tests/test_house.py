@@ -49,7 +49,7 @@ TESTED_BY = {
     "dd/flow/fixed.py": "tests/flow/test_map.py",
     "dd/flow/kernel_triton.py": "tests/flow/test_kernel.py",
     "dd/metrics/jpeg.py": "tests/metrics/test_sample_files.py",
-    "dd/models/compiled.py": "tests/trajectories/test_graphs.py",
+    "dd/models/compiled.py": "tests/models/test_cache.py",
     "dd/publish/drawing.py": "tests/publish/test_app.py",
     "dd/publish/space.py": "tests/publish/test_app.py",
     "stages/code.py": "tests/system/test_code.py",

@@ -294,8 +294,7 @@ class Stage:
             "student_sha256": self.student_info.sha256 if with_student and self.student_info else None,
             "command": f"python -m stages.evaluate {self.name}",
         }
-        if found.class_distances:
-            names = self.teacher_info.classes
+        if found.class_distances and (names := self.teacher_info.classes):  # captions have none
             values["class_distances"] = {names[label]: value for label, value in found.class_distances.items()}
         return make_row(**values | found.row())
 

@@ -17,12 +17,10 @@ class Window(NamedTuple):
     new: Tensor
     known: Tensor
 
-    @torch.compiler.disable
     def write(self, keys_and_values: Tensor) -> tuple[Tensor, Tensor]:
         """Store (2, rows, H, n, head_dim); returns all keys and all values, (rows, H, m, head_dim) each.
 
-        Decoding has no gradient, also of a teacher that is being trained. It is never compiled: `new` and `known` share
-        memory, and inductor's code for that gave NaN (torch 2.15 on a CPU; `python -m tests.soak.compiled`).
+        Decoding has no gradient, also of a teacher that is being trained. It is never compiled (`dd.models.compiled`).
         """
         with torch.no_grad():
             self.new.copy_(keys_and_values)

@@ -7,54 +7,13 @@ import torch
 from typer.testing import CliRunner
 
 from dd.bench import sampling as bench_sampling
-from dd.checkpoints import zoo
 from dd.cli.main import app
 from dd.errors import DDError
+from dd.models import compiled as compiled_models
 from dd.models.base import Filters, Teacher
 from dd.models.precision import has_bf16, store_in_bf16
 
-SIZES = {
-    "var": (
-        {"codebook_size": 32, "codebook_dim": 6, "ch": 32, "ch_mult": [1, 1], "patch_nums": [1, 2, 3]},
-        {"depth": 2, "embed_dim": 16, "num_heads": 2, "num_classes": 10, "vocab_size": 32, "codebook_dim": 6}
-        | {"patch_nums": [1, 2, 3]},
-        {"cfg": 1.5, "top_k": 20, "top_p": 0.9},
-    ),
-    "llamagen": (
-        {"codebook_size": 32, "codebook_dim": 6, "z_channels": 32, "ch": 32, "ch_mult": [1, 1], "latent": 3},
-        {"n_layer": 2, "n_head": 2, "dim": 16, "num_classes": 10, "vocab_size": 32, "block_size": 9},
-        {"cfg": 2.0},
-    ),
-}
-CODES, GPT, _ = SIZES["llamagen"]
-SIZES["text"] = (CODES, GPT | {"model_type": "t2i", "cls_token_num": 4, "caption_dim": 10}, {"cfg": 7.5, "top_k": 20})
-
-
-JANUS = {"dim": 16, "n_layer": 2, "n_head": 2, "ffn_dim": 24, "text_vocab": 50, "vocab_size": 32, "codebook_dim": 6}
-SIZES["janus"] = (CODES, JANUS | {"block_size": 9, "cls_token_num": 4, "bos": 1, "boi": 2, "pad": 3}, {"cfg": 5})
-
-
-@pytest.fixture(autouse=True)
-def tiny_zoo(monkeypatch, tmp_path):
-    monkeypatch.setenv("DD_ROOT", str(tmp_path))
-    made = {}
-    for family, (codes, sizes, official) in SIZES.items():
-        common = {
-            "family": "llamagen" if family == "text" else family,
-            "licence": "MIT",
-            "source": "here",
-            "file": zoo.FileInfo(path="none"),
-        }
-        made[f"{family}-codes"] = zoo.Entry(name=f"{family}-codes", kind="tokenizer", config=codes, **common)
-        made[f"{family}-tiny"] = zoo.Entry(
-            name=f"{family}-tiny",
-            kind="teacher",
-            config=sizes,
-            tokenizer=f"{family}-codes",
-            published={"sampling": official},
-            **common,
-        )
-    monkeypatch.setattr(zoo, "entries", lambda: made)
+pytestmark = pytest.mark.usefixtures("tiny_zoo")
 
 
 def bench(*arguments: str) -> str:
@@ -96,7 +55,7 @@ def test_table_names_the_run():
 
 def test_compiled_rows_beside_eager_ones(monkeypatch):
     compiled = []
-    monkeypatch.setattr(bench_sampling, "compile_blocks", compiled.append)
+    monkeypatch.setattr(compiled_models, "compile_blocks", compiled.append)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     report = json.loads(bench("--model", "llamagen-tiny", "--dtype", "fp32", "--compile", "--threads", "1", "--json"))
     names = ["teacher", "dd, one step", "dd, two steps"]
@@ -130,7 +89,7 @@ def test_nothing_is_fetched_unasked():
         bench_sampling.build("var-tiny", False, "cpu")
 
 
-@pytest.mark.parametrize("family", list(SIZES))
+@pytest.mark.parametrize("family", ["var", "llamagen", "text", "janus"])
 def test_only_what_autocast_runs_in_bf16_is_stored_so(family):
     teacher, student = bench_sampling.build(f"{family}-tiny", True, "cpu")
     condition = bench_sampling.conditions(teacher, 2)

@@ -7,6 +7,8 @@ from typer.testing import CliRunner
 
 from dd.cli.main import app
 
+pytestmark = pytest.mark.usefixtures("tiny_zoo")
+
 
 def test_training_of_both_families_against_a_bare_loop(tmp_path, monkeypatch):
     monkeypatch.setenv("DD_ROOT", str(tmp_path))

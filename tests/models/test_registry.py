@@ -1,11 +1,15 @@
 """Networks by the name of their family, and settings that are refused."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from dd.errors import DDError
 from dd.models.base import Filters
 from dd.models.registry import build_tokenizer
+from tests.helpers.paths import ROOT
 from tests.helpers.small.models import B, V, make_case, make_teacher
 
 
@@ -37,3 +41,9 @@ def test_bad_settings_are_explained():
     teacher.advance(state, full[:, :1])
     with pytest.raises(DDError, match="all 25 tokens are drawn"):
         teacher.log_probs(state)
+
+
+@pytest.mark.parametrize("family", ["var", "llamagen", "janus"])
+def test_models_load_without_the_compiler(family):
+    program = f"import sys, dd.models.{family}.family; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0

@@ -100,8 +100,8 @@ def test_one_loop_and_one_multinomial_draw():
     """Whatever draws tokens group by group calls `decode`; its draws are `multinomial` and `Mapped`."""
     files = {p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8") for p in (ROOT / "dd").rglob("*.py")}
     found = {text: sorted(name for name in files if text in files[name]) for text in (".advance(", "exponential_(")}
-    # models/base.py has an example in a docstring; counting walks through a teacher without drawing; graphs passes on
-    # what `decode` calls
-    callers = ["dd/models/base.py", "dd/presets/counting.py", "dd/trajectories/graphs.py"]
+    # models/base.py has an example in a docstring; counting walks through a teacher without drawing; graphs and
+    # precision pass on what `decode` calls
+    callers = ["dd/bench/precision.py", "dd/models/base.py", "dd/presets/counting.py", "dd/trajectories/graphs.py"]
     assert found[".advance("] == [*callers, "dd/trajectories/trajectory.py"]
     assert found["exponential_("] == ["dd/trajectories/trajectory.py"]
