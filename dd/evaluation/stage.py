@@ -106,9 +106,9 @@ class Stage:
 
     def __init__(self, name: str, root: Path, keep_images: Path | None = None) -> None:
         self.name, self.root, self.keep = name, root, keep_images
-        self.revision = revision(
-            root, "dd", "stages", "zoo", "*.yaml"
-        )  # of the code that runs, whatever is committed meanwhile
+        # Of the code that runs, whatever is committed meanwhile. An experiment's settings may lie in params.yaml alone
+        # (`dd-cli experiment add`): they are in the presets, and DVC records them.
+        self.revision = revision(root, "dd", "stages", "zoo", "dvc.yaml")
         self.experiment = config.load_experiment(name)
         self.settings = self.experiment.evaluate
         self.protocol = protocol(self.settings.protocol)
