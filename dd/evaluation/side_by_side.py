@@ -25,7 +25,7 @@ from dd.evaluation.measure import Evaluation, open_evaluation
 from dd.evaluation.sums import Measured, Part, Sums
 from dd.metrics.images import RgbBatches, image_files, read_images
 from dd.metrics.moments import Gaussian
-from dd.metrics.protocols import ADM, CLEAN, DD, Protocol, protocol
+from dd.metrics.protocols import ADM, CLEAN, DD, protocol
 from dd.metrics.sample_files import open_samples
 from dd.sampling.image_sampler import sampler_label
 from dd.system.device import choose_device
@@ -103,17 +103,22 @@ def open_source(path: Path) -> Source:
 
 def evaluate_images(path: Path, name: str, scratch: Path, device: str = "cpu") -> Report:
     """An npz or a folder under a protocol, with the other libraries' figures. Raises DDError."""
-    source, chosen = open_source(path), protocol(name)
-    opened = {one.name: _open(one, source.count, scratch, device, must=one is chosen) for one in _beside(chosen)}
-    figures, row = [], {}
-    for one, evaluation in opened.items():
+    source = open_source(path)
+    return _measure_all(source, name, _open_all(name, source.count, scratch, device))
+
+
+def _measure_all(source: Source, name: str, opened: list[Evaluation]) -> Report:
+    """opened: the protocol called `name`, then those beside it."""
+    figures: list[Figure] = []
+    row: dict[str, Any] = {}
+    for evaluation in opened:
         measured, gaussian = measure(evaluation, source)
         figures.append(_figure(evaluation, measured))
-        if one == chosen.name:
+        if evaluation is opened[0]:
             row = measured.row()
             if gaussian is not None:
                 figures.append(_torch_fidelity(evaluation, measured, gaussian))
-    return Report(path.name, name, source.count, figures, row, notes=list(row.get("notes", [])))
+    return Report(source.path.name, name, source.count, figures, row, notes=list(row.get("notes", [])))
 
 
 def evaluate_experiment(
@@ -134,11 +139,11 @@ def evaluate_experiment(
             f"draws {size} x {size}: name the protocol of its data set ({experiment.evaluate.protocol})"
         )
     scratch = root / "work" / "evaluate"
-    _open(chosen, images, scratch, device, must=True)  # before the first image
+    opened = _open_all(wanted, images, scratch, device)  # before the first image
     out = keep or scratch / f"{file_name(f'{name}-{sampler_label(sampler)}')}.npz"
     try:
         export(name, label, images, out, protocol=wanted)
-        report = evaluate_images(out, wanted, scratch, device)
+        report = _measure_all(open_source(out), wanted, opened)
     finally:
         if keep is None:
             out.unlink(missing_ok=True)
@@ -179,15 +184,18 @@ def published(
     return Published(found, value - found, abs(value - found) <= TOLERANCE)
 
 
-def _beside(chosen: Protocol) -> list[Protocol]:
-    """The protocol, then those of the other libraries; a data set's own protocol has none beside it."""
-    imagenet = [ADM, DD, CLEAN]
-    return [chosen, *(one for one in imagenet if chosen in imagenet and one != chosen)]
-
-
-def _open(one: Protocol, images: int, scratch: Path, device: str, must: bool) -> Evaluation:
-    allowed = () if must else (one.extractor, "reference")
-    return open_evaluation(one, images, scratch, device=device, allow_missing=allowed)
+def _open_all(name: str, images: int, scratch: Path, device: str) -> list[Evaluation]:
+    """The protocol, which must be there, then those of the other libraries; a data set's own has none beside it."""
+    chosen, imagenet = protocol(name), [ADM, DD, CLEAN]
+    beside = [one for one in imagenet if chosen in imagenet and one != chosen]
+    must = open_evaluation(chosen, images, scratch, device=device)
+    return [
+        must,
+        *(
+            open_evaluation(one, images, scratch, device=device, allow_missing=(one.extractor, "reference"))
+            for one in beside
+        ),
+    ]
 
 
 BY = {

@@ -81,30 +81,25 @@ ADM = Protocol(
     spatial=True,
 )
 
-DD = Protocol(
+DD = replace(
+    ADM,
     name="dd",
     metric="FID-dd",
     extractor="inception-pytorch",
-    images=50_000,
-    neighbours=10_000,
     labels="random",
-    image_size=256,
-    extractor_file=None,
     reference_file="references/statistic.pth",
     how_to_get="fetch ImageNet-256_FID_Statistic/statistic.pth of microsoft/distilled_decoding (Hugging Face hub)",
+    spatial=False,
 )
 
-CLEAN = Protocol(
+CLEAN = replace(
+    ADM,
     name="clean",
     metric="FID-clean",
     extractor="inception-clean",
-    images=50_000,
-    neighbours=10_000,
-    labels="balanced",
-    image_size=256,
-    extractor_file=None,
     reference_file="references/clean.safetensors",
     how_to_get="make it with `dd-cli reference build clean IMAGENET_FOLDER --out references/clean.safetensors`",
+    spatial=False,
 )
 
 

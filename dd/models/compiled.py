@@ -15,7 +15,8 @@ def compile_blocks(model: nn.Module) -> None:
     CPU; `python -m tests.soak.compiled`). That is said here and not at `Window.write`, where it would load the whole
     compiler with every import of a model.
     """
-    Window.write = torch.compiler.disable(Window.write)  # type: ignore[method-assign]
+    if not getattr(Window.write, "_torchdynamo_disable", False):
+        Window.write = torch.compiler.disable(Window.write)  # type: ignore[method-assign]
     for name, module in model.named_modules():
         if name.rpartition(".")[0].endswith(("blocks", "layers")) and "tokenizer" not in name:
             module.compile(dynamic=True)
