@@ -77,6 +77,8 @@ def _drawer(model: Model, names: list[str]) -> Any:
     import gradio as gr
     from PIL import Image
 
+    files = tempfile.TemporaryDirectory(prefix="dd-app-")  # of downloads; removed with the page
+
     def drawer(wanted: str, seed: float, images: float, chosen: list[str]) -> list[Any]:
         try:
             drawn = {one.title: one for one in draw(model, wanted, seed, images, chosen)}
@@ -90,7 +92,7 @@ def _drawer(model: Model, names: list[str]) -> Any:
         pair = [one.picture for name, one in drawn.items() if name != "teacher"][:2]
         both = len(pair) == 2
         found.append(gr.update(value=(pair[0], pair[1]) if both else None, visible=both))
-        path = Path(tempfile.mkdtemp(prefix="dd-app-")) / f"{model.name}-seed-{seed:.0f}.png"
+        path = Path(files.name) / f"{model.name}-seed-{seed:.0f}.png"
         Image.fromarray(side_by_side(list(drawn.values()))).save(path)
         return [*found, gr.update(value=str(path), visible=True)]
 
@@ -110,7 +112,8 @@ def launch(model: Model, port: int | None = None, host: str | None = None, wait:
     import gradio as gr
     from starlette.middleware import Middleware
 
-    model.sample(n=1) if not model.text_encoder else None  # the first images of a process are the slowest
+    if not model.text_encoder:
+        model.sample(n=1)  # the first images of a process are the slowest
     page.queue(default_concurrency_limit=1).launch(
         server_name=host,
         server_port=port,
