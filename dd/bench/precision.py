@@ -30,7 +30,6 @@ CASES = {
     "teacher in bfloat16": ("bf16", "fp32"),
     "both in TF32": ("tf32", "tf32"),
 }
-NOTHING = nullcontext  # what float32 computes in
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ def rounded(how: str) -> Any:
 
     if how == "bf16":
         return torch.autocast("cpu", dtype=torch.bfloat16)
-    return _tf32()() if how == "tf32" else NOTHING()
+    return _tf32()() if how == "tf32" else nullcontext()
 
 
 def to_tf32(x: Tensor) -> Tensor:
