@@ -103,8 +103,12 @@ class ShardPairs:
     def pairs(self, rows: Rows) -> Pairs:
         """Rows of the shards with their noise, on the device."""
         e = self.shards.noise(rows)
+        return Pairs(e.to(self.device), rows.tokens.to(self.device), self.conditions(rows), rows.indices)
+
+    def conditions(self, rows: Rows) -> Condition:
+        """What the rows were drawn for, on the device: classes, or encoded captions."""
         condition = self.lookup(rows.conditions) if self.lookup else rows.conditions
-        return Pairs(e.to(self.device), rows.tokens.to(self.device), condition.to(self.device), rows.indices)
+        return condition.to(self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Place in the shuffled order, behind the last batch that was given out."""

@@ -23,7 +23,7 @@ from dd.distillation.soft_targets import SoftTargets, soft_loss
 from dd.distillation.task import Pairs, Task
 from dd.errors import DDError
 from dd.flow.map import Codes
-from dd.models.base import StudentOutput
+from dd.models.base import Filters, StudentOutput
 from dd.models.precision import autocast
 from dd.sampling.samplers import known, perturb
 
@@ -37,6 +37,11 @@ def check_timesteps(timesteps: tuple[int, ...], groups: int) -> None:
             f"timesteps: expected points below the teacher's {groups} groups, got {max(timesteps)}; "
             "each is a number of finished groups"
         )
+
+
+def second_filters(filters: Filters, second: SecondPhaseConfig) -> Filters:
+    """What the teacher of the second phase is sampled with; `filters` are those of the pairs."""
+    return filters if second.guidance is None else replace(filters, guidance=second.guidance)
 
 
 def trajectory_points(timesteps: tuple[int, ...], rows: int, first: int) -> Tensor:
@@ -66,6 +71,7 @@ class Objective:
         self.precision, self.own_prefix, self.soft = config.precision, config.losses.own_prefix, config.losses.soft
         self.second = config.second if config.second.steps else SecondPhaseConfig(pairs=1.0)
         self.weights = LossWeights(**config.losses.model_dump(include=set(LossWeights.__annotations__)))
+        self.second_filters = second_filters(task.filters, self.second)
         self.teacher = task.teacher.to(self.device).eval().requires_grad_(False)
         self.codebook = self.teacher.codebook
         self.codes = Codes.prepare(self.codebook)
@@ -154,7 +160,8 @@ class Objective:
             return {}
         own, terms = own_tokens(output, pairs.tokens, unknown), {}
         with autocast(self.precision, self.device.type):
-            view = teacher_view(self.teacher, own, pairs.condition, task.filters)
+            filters = self.second_filters if second else task.filters
+            view = teacher_view(self.teacher, own, pairs.condition, filters)
         if own_prefix:
             loss = own_prefix_loss(output, pairs.noise, view, unknown, self.codes, task.solver)
             terms["own_prefix"] = own_prefix * loss

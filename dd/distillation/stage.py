@@ -27,7 +27,7 @@ from dd.distillation.batches import ShardPairs
 from dd.distillation.frechet import PictureFeatures, shifted
 from dd.distillation.losses import ImageDistance
 from dd.distillation.memory import GB, rows_for, step_memory
-from dd.distillation.objective import check_timesteps
+from dd.distillation.objective import check_timesteps, second_filters
 from dd.distillation.progressive import Source, start_from
 from dd.distillation.soft_targets import SoftTargets
 from dd.distillation.task import Curves, Task
@@ -46,6 +46,7 @@ from dd.system.progress import keep_rates, progress
 from dd.text.captions import CaptionStates, open_captions, plan_captions
 from dd.trajectories.plan import MANIFEST
 from dd.trajectories.reader import Rows, Shards, open_shards
+from dd.trajectories.trajectory import sample
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ def open_task(inputs: Inputs, folder: Path) -> tuple[Task, dict[str, Any]]:
         held_out=pairs.pairs(held_out(inputs.shards)),
         folder=folder,
         distance=image_distance(settings, device, RANDOM_BLOCKS in read_info(inputs.teacher_dir).origin),
-        picture_features=picture_features(inputs, teacher),
+        picture_features=picture_features(inputs, teacher, pairs),
         probe=probe(inputs, teacher),
         filters=inputs.shards.plan.filters,
         solver=inputs.shards.plan.solver,
@@ -216,17 +217,25 @@ def extractor(name: str, device: torch.device) -> SmallClassifier:
 
 
 @torch.no_grad()
-def picture_features(inputs: Inputs, teacher: Teacher) -> PictureFeatures | None:
-    """What `second.frechet` compares with: features of the teacher's pictures, decoded from the first pairs."""
-    device = teacher.codebook.device
-    if not wants_frechet(inputs.settings):
+def picture_features(inputs: Inputs, teacher: Teacher, pairs: ShardPairs) -> PictureFeatures | None:
+    """What `second.frechet` compares with: features of the teacher's pictures.
+
+    They are decoded from the first pairs, or drawn for the same conditions where the phase has a guidance of its own.
+    """
+    settings, device = inputs.settings, teacher.codebook.device
+    if not wants_frechet(settings):
         return None
-    network = extractor(inputs.settings.losses.perceptual_network, device)
-    tokens = inputs.shards.to_tensors("train", WANTED).tokens.to(device)
+    network = extractor(settings.losses.perceptual_network, device)
+    rows, filters = inputs.shards.to_tensors("train", WANTED), inputs.shards.plan.filters
+    other = second_filters(filters, settings.second)
+    generator = torch.Generator(device).manual_seed(settings.seed)
     wanted = []
-    for start in progress(range(0, len(tokens), 256), unit="batches", label="the teacher's pictures"):
-        pictures = teacher.decode(teacher.codebook[tokens[start : start + 256]])
-        wanted.append(network(shifted(pictures, start)).features)
+    for start in progress(range(0, len(rows), 256), unit="batches", label="the teacher's pictures"):
+        part = rows.take(slice(start, start + 256))
+        tokens = part.tokens.to(device)
+        if other != filters:
+            tokens = sample(teacher, pairs.conditions(part), other, generator)
+        wanted.append(network(shifted(teacher.decode(teacher.codebook[tokens]), start)).features)
     return PictureFeatures(lambda images: network(images).features, torch.cat(wanted))
 
 

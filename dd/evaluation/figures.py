@@ -104,10 +104,10 @@ class Tiles:
 
         if labels is None:
             return cls(tuple(names[:most]), 1, torch.arange(min(most, len(names))))
-        found = [torch.nonzero(labels == number).flatten()[:each] for number in range(min(most, len(names)))]
-        there = [(names[number], some) for number, some in enumerate(found) if len(some)]
-        fewest = min(len(some) for _, some in there)
-        return cls(tuple(name for name, _ in there), fewest, torch.cat([some[:fewest] for _, some in there]))
+        classes = labels.unique()[:most].tolist()  # few images may leave out the first classes
+        found = [torch.nonzero(labels == number).flatten()[:each] for number in classes]
+        fewest = min(map(len, found))
+        return cls(tuple(names[number] for number in classes), fewest, torch.cat([some[:fewest] for some in found]))
 
 
 def write_tiles(images: Mapping[str, Tensor], tiles: Tiles, folder: Path) -> None:
