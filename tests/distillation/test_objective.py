@@ -6,10 +6,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from dd.distillation.objective import Objective, trajectory_points
+from dd.config import SecondPhaseConfig
+from dd.distillation.objective import Objective, second_filters, trajectory_points
+from dd.distillation.on_policy import teacher_view
 from dd.distillation.training import train
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
-from dd.models.base import StudentOutput
+from dd.models.base import Filters, StudentOutput
 from tests.helpers.small.training import make_task, weights
 from tests.helpers.tiny import settings, tiny_student
 
@@ -66,3 +68,20 @@ def test_a_set_predictor_sees_no_noise(family, teacher, pairs, tmp_path):
         for row, groups in zip(x, finished, strict=True):
             assert row[teacher.groups.starts[groups] :].abs().sum() == 0
             assert bool(row.any()) == bool(groups)
+
+
+def test_the_second_phase_may_aim_at_another_guidance(family, teacher, pairs, tmp_path, monkeypatch):
+    seen = []
+
+    def view(teacher, own, condition, filters):
+        seen.append(filters.guidance)
+        return teacher_view(teacher, own, condition, filters)
+
+    monkeypatch.setattr("dd.distillation.objective.teacher_view", view)
+    task = make_task(teacher, pairs, tmp_path, filters=Filters(guidance=2.0))
+    second = {"steps": 2, "warmup": 1, "score": 1.0, "guidance": 1.25}
+    train(tiny_student(teacher, family), task, settings(steps=2, losses={"own_prefix": 0.5}, second=second))
+    assert seen == [2.0, 2.0, 1.25]  # two steps, one that warms up without it, one
+    other = second_filters(Filters(guidance=2.0, top_k=3), SecondPhaseConfig(guidance=1.25))
+    assert other == Filters(guidance=1.25, top_k=3)
+    assert second_filters(other, SecondPhaseConfig()) == other

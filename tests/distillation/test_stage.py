@@ -20,6 +20,8 @@ from dd.distillation import stage
 from dd.distillation.batches import divide
 from dd.errors import DDError
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
+from dd.trajectories import trajectory
+from dd.trajectories.reader import open_shards
 from tests.helpers.paths import ROOT as REPOSITORY
 from tests.helpers.tiny import write_params, write_project, write_shards
 
@@ -77,6 +79,27 @@ def test_perceptual_loss_with_an_extractor_of_the_zoo(project):
     stage.main("toy")
     curves = project / "models" / "toy" / "curves" / "plots" / "metrics" / "loss"
     assert {path.stem for path in curves.iterdir()} == {"cross_entropy", "regression", "perceptual"}
+
+
+def test_pictures_of_another_guidance_are_drawn_for_the_pairs_own_conditions(project, monkeypatch):
+    file = project / "zoo" / "eye" / "extractor.safetensors"
+    SmallClassifier(ClassifierConfig(3, 6, (4, 5), (0, 0))).save(file)
+    zoo.register("eye", "extractor", file, licence="MIT", source="made in a test")
+    drawn = []
+
+    def sample(teacher, condition, filters, generator):
+        drawn.append((condition, filters))
+        return trajectory.sample(teacher, condition, filters, generator)
+
+    monkeypatch.setattr(stage, "sample", sample)
+    second = {"steps": 2, "warmup": 1, "frechet": 0.3, "frechet_memory": 4}
+    for guidance in (None, 1.75):
+        write_params(project, losses={"perceptual_network": "eye"}, steps=1, second={**second, "guidance": guidance})
+        assert not drawn
+        stage.main("toy")
+    rows = open_shards(project / "data" / "toy" / "trajectories").to_tensors("train", stage.WANTED)
+    assert torch.equal(torch.cat([condition for condition, _ in drawn]), rows.conditions)
+    assert {filters.guidance for _, filters in drawn} == {1.75}
 
 
 def test_sigkill_and_resume_give_the_same_weights(tmp_path, monkeypatch):

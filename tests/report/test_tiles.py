@@ -34,6 +34,8 @@ def test_distances_by_class():
 def test_tiles_are_chosen_by_class_and_written_for_the_page(tmp_path: Path):
     tiles = figures.Tiles.of(torch.tensor([1, 0, 1, 1, 0, 2]), ("hat", "shoe", "bag", "none"), each=2)
     assert (tiles.names, tiles.each, tiles.indices.tolist()) == (("hat", "shoe", "bag"), 1, [1, 0, 5])
+    late = figures.Tiles.of(torch.tensor([7, 3]), [f"class {n}" for n in range(9)], most=2)  # two images, of 9 classes
+    assert (late.names, late.each, late.indices.tolist()) == (("class 3", "class 7"), 1, [1, 0])
     captions = figures.Tiles.of(None, ["a", "b"])
     assert (captions.names, captions.each, captions.indices.tolist()) == (("a", "b"), 1, [0, 1])
     sheet = read_sheet(tiled(tmp_path) / "results" / "llamagen-toy")
