@@ -126,9 +126,7 @@ class SecondPhaseConfig(Section):
     warmup: int = Field(50, ge=0, description="first of its steps, in which only that network and the moments learn")
     frechet: float = Field(0.0, ge=0, description="distance of the student's pictures to the teacher's, together")
     frechet_memory: PositiveInt = Field(2000, description="pictures of a trajectory point that its moments span")
-    guidance: float | None = Field(
-        None, description="the teacher's, in this phase: less than its own gives back variety; null: its own"
-    )
+    guidance: float | None = Field(None, description="the teacher's in this phase; null: that of the pairs")
 
     @model_validator(mode="after")
     def _check(self) -> SecondPhaseConfig:
