@@ -51,7 +51,7 @@ demo-all: repository $(VENV)/.text ## the same for all experiments of params.yam
 	dvc repro && dd-cli report && echo && echo "report    report/report.html" && \
 	echo "took      $$(( $$(date +%s) - started )) s"
 
-zoo: repository $(VENV)/.text ## train the networks that ship again (your own images: dd-cli images add)
+zoo: repository $(VENV)/.text ## train the networks that ship, again (for your own images: dd-cli images add)
 	dvc repro zoo/shipped/dvc.yaml
 
 lint: $(VENV)/.test ## formatter, linter, type checker
@@ -62,10 +62,10 @@ lint: $(VENV)/.test ## formatter, linter, type checker
 test: lint ## lint, then all tests
 	python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
-coverage: $(VENV)/.test ## the tests that are not slow, with the lines that they reach; fails below the floor of pyproject.toml
+coverage: $(VENV)/.test ## the tests that are not slow, with line coverage; fails below the minimum in pyproject.toml
 	python -m pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow and not browser" --cov --cov-report=term:skip-covered
 
-format: $(VENV)/.test ## let the formatter and the linter mend what they can
+format: $(VENV)/.test ## apply the formatter and the fixes of the linter
 	ruff format --quiet $(TOOLS)
 	ruff check --quiet --fix $(TOOLS)
 
@@ -77,9 +77,9 @@ soak: $(VENV)/.test ## kill the stages at random moments, damage shards: hours, 
 	python -m tests.soak.training --kills 20 --family llamagen
 	python -m tests.soak.training --kills 20 --family var
 
-ui: $(VENV)/.run ## Prefect server of this project, to start and watch runs in the browser
+ui: $(VENV)/.run ## Prefect server of this project, to start and monitor runs in the browser
 	python -m pipeline.servers.ui --with-parent
 
-clean: ## remove the environment, caches and scratch; results and DVC's cache stay
+clean: ## remove the environment, caches and work folders; keep results and the DVC cache
 	rm -rf $(VENV) work zoo/work dvc_plots build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

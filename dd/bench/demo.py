@@ -29,10 +29,13 @@ class Record(TypedDict):
 def demo(
     experiment: Annotated[str, typer.Argument(help="An experiment of params.yaml.")] = "llamagen-fashion",
     record: Annotated[
-        float | None, typer.Option(min=0, help="Seconds that the whole run took here, to be kept for other machines.")
+        float | None,
+        typer.Option(
+            min=0, help="Record this duration of a whole run here, in seconds, for estimates on other machines."
+        ),
     ] = None,
 ) -> None:
-    """Say what this CPU is and how long `make demo` will take: a short probe against a run that was measured."""
+    """Print the CPU and how long `make demo` will take, from a short probe and a recorded run."""
     import torch
 
     from dd.config import load_experiment

@@ -26,8 +26,8 @@ def evaluation(
         str, typer.Option(help="A protocol whose extractor and reference ship: fd-<dataset>.")
     ] = "fd-fashion",
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 250,
-    repeats: Annotated[int, typer.Option(min=1, help="Runs of each, in turn; the median counts.")] = 3,
-    seed: Annotated[int, typer.Option(help="Of the images, which are uniform noise.")] = 0,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each, alternating; the median is reported.")] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of the images, which are uniform noise.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="As JSON, and into results/bench/evaluation.json.")] = False,
 ) -> None:
     """Time all metrics of N images, from opening to the last error bar, and clean-fid's FID of the same images."""

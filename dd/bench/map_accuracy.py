@@ -66,15 +66,15 @@ class Case:
 
 
 def map(
-    tokens: Annotated[int, typer.Option(min=10, help="Tokens of each case.")] = 4000,
-    dopri5: Annotated[int, typer.Option(min=0, help="Tokens of the comparison with dopri5; 0 leaves it out.")] = 200,
+    tokens: Annotated[int, typer.Option(min=10, help="Tokens per case.")] = 4000,
+    dopri5: Annotated[int, typer.Option(min=0, help="Tokens for the comparison with dopri5; 0 skips it.")] = 200,
     teacher: Annotated[
-        list[str] | None, typer.Option(help="Teachers whose real contexts are cases as well; default those that ship.")
+        list[str] | None, typer.Option(help="Teachers whose real contexts are measured too; default: those that ship.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of codes, logits and noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of codes, logits and noise.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="As JSON, and into results/bench/map.json.")] = False,
 ) -> None:
-    """Agreement with the exact flow, evaluations, speed, and whether frequencies are kept (surprise = entropy)."""
+    """Measure the map: agreement with the exact flow, evaluations, speed, and frequencies (surprise = entropy)."""
     from dd.bench.output import report
     from dd.checkpoints import zoo
 

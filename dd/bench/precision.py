@@ -46,12 +46,12 @@ class Agreement:
 
 
 def precision(
-    teacher: Annotated[list[str] | None, typer.Option(help="Teachers of the zoo; default those that ship.")] = None,
-    images: Annotated[int, typer.Option(min=2, help="Images of each case.")] = 100,
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    teacher: Annotated[list[str] | None, typer.Option(help="Teachers of the zoo; default: those that ship.")] = None,
+    images: Annotated[int, typer.Option(min=2, help="Images per case.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="As JSON, and into results/bench/precision.json.")] = False,
 ) -> None:
-    """Tokens that differ when the teacher or the map computes in TF32 or bfloat16 (emulated on a CPU)."""
+    """Count the tokens that change when teacher or map compute in TF32 or bfloat16 (emulated on a CPU)."""
     from dd.bench.output import report
     from dd.bench.sampling import teacher_filters
     from dd.checkpoints import zoo

@@ -66,11 +66,9 @@ def sampling(
         str, typer.Option(help="bf16 or fp32, of the transformers; auto: bf16 where it is fast.")
     ] = "auto",
     device: Annotated[str, typer.Option(help="cpu or cuda; auto: cuda where there is one.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU. [default: its cores]")] = None,
-    compile: Annotated[
-        bool, typer.Option("--compile", help="The same again with compiled blocks, as rows of their own.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Of classes, noise and random weights.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: its cores]")] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="Add rows with compiled blocks.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of classes, noise and random weights.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="As JSON, and into results/bench/sampling-MODEL.json.")] = False,
 ) -> None:
     """Time the teacher (official steps and guidance) and its one- and two-step students: same run, dtype and batch."""

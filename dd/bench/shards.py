@@ -21,11 +21,12 @@ def trajectories(
     teacher: Annotated[list[str], typer.Option(help="Teachers of the zoo, e.g. llamagen-fashion or var-d16.")],
     random_weights: Annotated[bool, typer.Option("--random-weights", help="Fetch nothing: speed needs sizes.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 64,
-    repeats: Annotated[int, typer.Option(min=1, help="Runs of each, in turn.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each, alternating.")] = 3,
     processes: Annotated[
-        int, typer.Option(min=1, help="So many processes, a core each, against one on one core, instead.")
+        int,
+        typer.Option(min=1, help="If above 1: compare this many processes, one core each, with one process instead."),
     ] = 1,
-    seed: Annotated[int, typer.Option(help="Of noise, draws and random weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of noise, sampling and random weights.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="As JSON, and into results/bench/trajectories.json.")] = False,
 ) -> None:
     """Time making pairs against plain multinomial sampling from the same teacher at the same batch, in one run."""
@@ -155,15 +156,17 @@ def pair_cost(name: str, random: bool, batch: int, repeats: int, filters: Filter
 
 
 def shards(
-    pairs: Annotated[int, typer.Option(min=10, help="Pairs of the set that is written.")] = 16384,
-    length: Annotated[int, typer.Option(help="Tokens of an image.")] = 64,
+    pairs: Annotated[int, typer.Option(min=10, help="Pairs in the set that is written.")] = 16384,
+    length: Annotated[int, typer.Option(help="Tokens per image.")] = 64,
     codebook: Annotated[str, typer.Option(help="V x C.")] = "256x8",
     batch: Annotated[int, typer.Option(help="Rows of a training batch.")] = 48,
-    step_seconds: Annotated[float, typer.Option(help="Of the training that is fed.")] = 0.12,
-    seconds: Annotated[float, typer.Option(help="Of reading, at least.")] = 5.0,
+    step_seconds: Annotated[
+        float, typer.Option(help="Seconds of a training step that the reader must keep up with.")
+    ] = 0.12,
+    seconds: Annotated[float, typer.Option(help="Minimum reading time.")] = 5.0,
     json: Annotated[bool, typer.Option("--json", help="As JSON, and into results/bench/shards.json.")] = False,
 ) -> None:
-    """Size of a pair, rows per second of the reader with noise, its memory for one and for eight times the shards."""
+    """Measure bytes per pair, the reader's rows per second (with noise), and its memory for 1 and 8 times the shards."""
     from dd.bench.output import report
 
     size, width = (int(number) for number in codebook.split("x"))

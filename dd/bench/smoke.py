@@ -21,12 +21,12 @@ PRESETS = ("var-d16", "llamagen-l")
 
 
 def smoke(
-    presets: Annotated[list[str] | None, typer.Argument(help="Presets; default var-d16 and llamagen-l.")] = None,
+    presets: Annotated[list[str] | None, typer.Argument(help="Presets; default: var-d16 and llamagen-l.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    card: Annotated[str, typer.Option(help="Card of the plan that stands beside what is measured.")] = "h100",
+    card: Annotated[str, typer.Option(help="GPU whose plan is shown beside the measurements.")] = "h100",
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Run every stage of cut-down presets on this device, and compare it with the CPU."""
+    """Run every stage of cut-down presets on this device and compare with the CPU."""
     from dd.bench.operations import operations
     from dd.system.device import choose_device
 

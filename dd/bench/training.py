@@ -46,16 +46,16 @@ class Report:
 
 def training(
     model: Annotated[
-        list[str] | None, typer.Option(help="Teachers of 'dd-cli zoo list'; default: both small ones.")
+        list[str] | None, typer.Option(help="Teachers of 'dd-cli zoo list'; default: llamagen-fashion and var-fashion.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pairs of a step.")] = 48,
-    steps: Annotated[int, typer.Option(min=3, help="Steps of each loop in each round.")] = 20,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the two loops take turns.")] = 5,
+    batch: Annotated[int, typer.Option(min=1, help="Pairs per step.")] = 48,
+    steps: Annotated[int, typer.Option(min=3, help="Steps of each loop per round.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the two loops alternate.")] = 5,
     dtype: Annotated[str, typer.Option(help="bf16 or fp32; auto: bf16 where it is fast.")] = "auto",
     muon_lr: Annotated[float, typer.Option(min=0, help="Muon for the blocks' matrices; 0: AdamW for all.")] = 0.01,
     json: Annotated[bool, typer.Option("--json", help="As JSON, and into results/bench/training.json.")] = False,
 ) -> None:
-    """A training step (input, EMA and all) against a bare loop over the same model, batch and dtype; random weights."""
+    """Time a full training step (data, EMA, ...) against a bare loop: same model, batch and dtype, random weights."""
     from dd.bench.output import report
 
     if dtype not in ("auto", "bf16", "fp32"):

@@ -9,21 +9,21 @@ import typer
 
 from dd.errors import DDError
 
-app = typer.Typer(help="Folders of pictures as data sets.", no_args_is_help=True)
+app = typer.Typer(help="Folders of images as data sets.", no_args_is_help=True)
 SHOWN = 20  # skipped files and classes that the text names
 
 
 @app.callback()
 def group() -> None:
-    """Folders of pictures as data sets."""
+    """Folders of images as data sets."""
 
 
 @app.command()
 def check(
-    folder: Annotated[Path, typer.Argument(help="Class folders, or pictures with metadata.csv or metadata.jsonl.")],
+    folder: Annotated[Path, typer.Argument(help="Class folders, or images with metadata.csv or metadata.jsonl.")],
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Open every file and say what would be read; exit status 2 if the folder cannot be used."""
+    """Open every file and report what would be read; exit status 2 if the folder cannot be used."""
     import json as json_module
 
     from dd.datasets.folder import survey

@@ -41,7 +41,7 @@ class Finding:
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Say what is missing and how to get it: versions, disk, data set, weights, DVC, accelerator."""
+    """Report what is missing and how to get it: versions, disk, data set, weights, DVC, accelerator."""
     from dd.config import project_root
 
     root = project_root()

@@ -36,11 +36,12 @@ def add(
     preset: Annotated[str, typer.Argument(help="One of 'dd-cli experiment list'.")],
     name: Annotated[str | None, typer.Option("--as", help="Name of the new experiment.")] = None,
     rehearse: Annotated[
-        bool, typer.Option("--rehearse", help="Cut down: full width, two random blocks, minutes on any machine.")
+        bool,
+        typer.Option("--rehearse", help="A short test version: full width, two random blocks, minutes on any machine."),
     ] = False,
-    teacher: Annotated[str | None, typer.Option(help="Another teacher, such as one of 'dd-cli zoo import'.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Another teacher, such as one from 'dd-cli zoo import'.")] = None,
 ) -> None:
-    """Copy a preset into params.yaml, comments kept, then say what is missing and how to run it."""
+    """Copy a preset into params.yaml with its comments, then print what is missing and how to run it."""
     from dd.config import load_experiment, project_root
     from dd.presets import add_experiment, preset_experiment
     from dd.presets.needs import missing
@@ -61,7 +62,7 @@ def needs(
     name: Annotated[str, typer.Argument(help="An experiment of params.yaml.")],
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Say what an experiment needs from its first stage to its last; exit status 1 if something is missing."""
+    """List what all stages of an experiment need; exit status 1 if something is missing."""
     from dataclasses import asdict
 
     from dd.config import load_experiment, project_root

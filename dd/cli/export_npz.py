@@ -9,7 +9,7 @@ import typer
 
 
 def export_npz(
-    experiment: Annotated[str, typer.Argument(help="A key of `experiments` in params.yaml.")],
+    experiment: Annotated[str, typer.Argument(help="An experiment of params.yaml.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The npz (one array arr_0, N x H x W x 3 uint8)")],
     sampler: Annotated[
         str | None,

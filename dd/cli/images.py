@@ -11,7 +11,7 @@ from dd.errors import DDError
 
 
 def images(context: typer.Context) -> None:
-    """Folders of pictures of your own: add NAME FOLDER plans, trains, distils and evaluates; remove NAME undoes it."""
+    """Your own folders of images: add NAME FOLDER plans, trains, distils and evaluates; remove NAME undoes it."""
     if importlib.util.find_spec("zoo") is None or importlib.util.find_spec("zoo.own") is None:
         raise DDError("dd-cli images trains networks with zoo/ of the project: run it in a checkout of the repository")
     hand_on("zoo.own", context.args)

@@ -40,7 +40,7 @@ app = typer.Typer(
     name="dd-cli",
     help="Distilled Decoding: image autoregressive models as one- and two-step generators.",
     epilog="Exit status: 0 done; 1 something failed or is missing; 2 wrong input, with one line that says what; "
-    "130 stopped with Ctrl-C; 141 the reader of a pipe went away. NO_COLOR turns colours off.",
+    "130 stopped with Ctrl-C; 141 the reader of a pipe has exited. NO_COLOR turns colours off.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

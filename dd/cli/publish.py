@@ -16,12 +16,13 @@ NAME = "An experiment of params.yaml, or a student of 'dd-cli zoo list'."
 def export(
     name: Annotated[str, typer.Argument(help=NAME)],
     folder: Annotated[Path, typer.Argument(help="A new or empty folder, or an older export.")],
-    teacher: Annotated[bool, typer.Option("--teacher", help="The teacher's weights too.")] = False,
+    teacher: Annotated[bool, typer.Option("--teacher", help="Include the teacher's weights.")] = False,
     prompts: Annotated[
-        list[str] | None, typer.Option("--prompt", help="For the picture of a text-to-image model; repeat for several.")
+        list[str] | None,
+        typer.Option("--prompt", help="Caption for samples.png of a text-to-image model; repeat for several."),
     ] = None,
 ) -> None:
-    """Write a distilled model as a folder that dd.load, diffusers and the hub read, with its model card."""
+    """Write a distilled model as a folder for dd.load, diffusers and the hub, with its model card."""
     from dd.api import load
     from dd.publish.export import export as write
 
@@ -33,10 +34,10 @@ def export(
 
 def push(
     name: Annotated[str, typer.Argument(help=NAME + " Or a folder of 'dd-cli export'.")],
-    repository: Annotated[str, typer.Argument(help="owner/name on the hub; made if it is not there.")],
-    private: Annotated[bool, typer.Option("--private", help="Make it private, if it is made now.")] = False,
-    teacher: Annotated[bool, typer.Option("--teacher", help="The teacher's weights too.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the files; nothing is sent.")] = False,
+    repository: Annotated[str, typer.Argument(help="owner/name on the hub; created if it does not exist.")],
+    private: Annotated[bool, typer.Option("--private", help="Create it as private, if it is new.")] = False,
+    teacher: Annotated[bool, typer.Option("--teacher", help="Include the teacher's weights.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files; send nothing.")] = False,
 ) -> None:
     """Publish a distilled model on the Hugging Face hub, as one commit."""
     from dd.api import load
@@ -62,10 +63,12 @@ def push(
 
 def app(
     name: Annotated[str, typer.Argument(help=NAME + " Or a folder of 'dd-cli export', or owner/name on the hub.")],
-    port: Annotated[int, typer.Option(help="On this machine alone; see --host.")] = 7860,
-    host: Annotated[str, typer.Option(help="0.0.0.0 lets others in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the page.")] = 7860,
+    host: Annotated[
+        str, typer.Option(help="127.0.0.1: this machine only; 0.0.0.0: reachable from others.")
+    ] = "127.0.0.1",
 ) -> None:
-    """Open a page to play with a model: class or prompt, seed, steps; the same noise side by side (extra `app`)."""
+    """Open a demo page: class or prompt, seed, steps; the same noise side by side (extra `app`)."""
     from dd.api import load
     from dd.publish.app import check_port, launch
 

@@ -12,14 +12,14 @@ app = typer.Typer(help="References: statistics of real images that samples are m
 
 @app.command()
 def build(
-    protocol: Annotated[str, typer.Argument(help="adm, dd, clean or fd-<dataset>: whose network measures.")],
-    images: Annotated[Path, typer.Argument(help="Folder of images of one size; folders in it are classes.")],
+    protocol: Annotated[str, typer.Argument(help="Protocol whose network is used: adm, dd, clean or fd-<dataset>.")],
+    images: Annotated[Path, typer.Argument(help="Folder of images of one size; its subfolders are classes.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The reference, a .safetensors file.")],
-    source: Annotated[str, typer.Option(help="Where the images are from, for the record.")] = "",
+    source: Annotated[str, typer.Option(help="Origin of the images, recorded in the file.")] = "",
     extractor: Annotated[Path | None, typer.Option(help="The network's weights, if elsewhere.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Measure a folder of real images with a protocol's network; name the file as `evaluate.reference`."""
+    """Measure a folder of real images with a protocol's network; set `evaluate.reference` to the file."""
     from dd.metrics.references import reference_of_folder
 
     made = reference_of_folder(out, protocol, images, source or images.name, extractor, device)

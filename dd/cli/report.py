@@ -24,16 +24,16 @@ class Format(StrEnum):
 def report(
     experiments: Annotated[list[str] | None, typer.Argument(help="Experiments to show; default: all.")] = None,
     format: Annotated[
-        Format, typer.Option("--format", "-f", help="How to print it; html is the whole page.")
+        Format, typer.Option("--format", "-f", help="Output format; html is the whole page.")
     ] = Format.table,
     columns: Annotated[
         str | None,
         typer.Option(
             metavar="COLUMNS",
-            help="all, short (five columns), or keys of --format json with commas between; default: what fits.",
+            help="all, short (five columns), or comma-separated keys of --format json; default: what fits.",
         ),
     ] = None,
-    paper: Annotated[bool, typer.Option("--paper", help="Add the published numbers, in blocks of their own.")] = False,
+    paper: Annotated[bool, typer.Option("--paper", help="Add the published numbers, in separate tables.")] = False,
     compare: Annotated[
         str | None, typer.Option(metavar="REV", help="Show the difference to another git revision or DVC experiment.")
     ] = None,
@@ -42,7 +42,7 @@ def report(
     ] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write to a file instead of the screen.")] = None,
 ) -> None:
-    """Show the results of all experiments: measured, released and published numbers in separate blocks."""
+    """Show the results of all experiments: measured, released and published numbers in separate tables."""
     from dd.config import project_root
     from dd.report.collect import collect, render_comparison, rows_at
     from dd.report.collect import compare as difference

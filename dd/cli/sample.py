@@ -23,22 +23,22 @@ def sample(
         ),
     ],
     steps: Annotated[
-        str, typer.Option(help="Student evaluations (1, 2), groups to start from (0,16), or 'teacher'.")
+        str, typer.Option(help="Student evaluations (1, 2), the groups they start from (0,16), or 'teacher'.")
     ] = "1",
     classes: Annotated[
         list[str] | None, typer.Option("--class", help="Class name or index; repeat for several. [default: all]")
     ] = None,
     prompts: Annotated[
-        list[str] | None, typer.Option("--prompt", help="What a text-to-image model is to draw; repeat for several.")
+        list[str] | None, typer.Option("--prompt", help="Caption for a text-to-image model; repeat for several.")
     ] = None,
     n: Annotated[
         int | None, typer.Option(help="Number of images. [default: 10, or one per class if more; one per prompt]")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) and its class alone.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Image i depends only on (seed, i) and its class.", min=0)] = 0,
     noise_scale: Annotated[
-        float, typer.Option(help="Standard deviation of the student's noise: above 1 for more variety.")
+        float, typer.Option(help="Standard deviation of the student's noise: above 1 for more diversity.")
     ] = 1.0,
-    out: Annotated[Path, typer.Option(help="The grid, a PNG.")] = Path("grid.png"),
+    out: Annotated[Path, typer.Option(help="The PNG file with the grid of images.")] = Path("grid.png"),
     columns: Annotated[int, typer.Option(help="Images in a row.", min=1)] = 10,
 ) -> None:
     """Draw images with the one- or two-step student, or with its teacher."""

@@ -8,16 +8,16 @@ import typer
 
 
 def select(
-    experiment: Annotated[str, typer.Argument(help="A key of `experiments` in params.yaml, distilled already.")],
+    experiment: Annotated[str, typer.Argument(help="An experiment of params.yaml that is already distilled.")],
     reference: Annotated[
         str | None, typer.Option(help="Protocol to choose on; default: the experiment's own with '-validation'.")
     ] = None,
-    images: Annotated[int, typer.Option("--images", "-n", min=2, help="Images of each value that is tried.")] = 5_000,
+    images: Annotated[int, typer.Option("--images", "-n", min=2, help="Images for each value that is tried.")] = 5_000,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be chosen, write nothing.")] = False,
 ) -> None:
     """Choose each row's noise_scale, and the teacher's guidance and temperature, and write them into params.yaml.
 
-    The choice is made on images that the reported reference does not hold. `*` marks the chosen value of each row.
+    The values are chosen on images that are not in the reported reference. `*` marks the chosen value of each row.
     """
     from dd.config import project_root
     from dd.evaluation.selection import select as search

@@ -61,7 +61,7 @@ def list_entries(
 @app.command()
 def fetch(
     names: Annotated[list[str] | None, typer.Argument(help="Entries of 'dd-cli zoo list'.")] = None,
-    experiment: Annotated[str | None, typer.Option("--for", help="All that this experiment still lacks.")] = None,
+    experiment: Annotated[str | None, typer.Option("--for", help="Everything that this experiment lacks.")] = None,
 ) -> None:
     """Download entries and what they need (a teacher's tokenizer, a student's teacher), checked by SHA-256."""
     import logging
@@ -86,23 +86,25 @@ def fetch(
 
 @app.command("import")
 def import_checkpoint(
-    name: Annotated[str, typer.Argument(help="What the entry is to be called.")],
-    family: Annotated[str, typer.Option(help="Whose training script wrote it: a family of docs/official-models.md.")],
+    name: Annotated[str, typer.Argument(help="Name of the new entry.")],
+    family: Annotated[str, typer.Option(help="Family whose training script wrote it: var or llamagen.")],
     weights: Annotated[Path, typer.Option(help="The transformer: .pth, .pt, .safetensors or an index of its shards.")],
     tokenizer: Annotated[
         Path | None, typer.Option(help="The tokenizer. [default: in the same file, else the official one]")
     ] = None,
     nesting: Annotated[
-        str | None, typer.Option(help="Where the transformer lies: model, trainer.var_wo_ddp. [default: found]")
+        str | None,
+        typer.Option(help="Key of the state dict in the file, such as model or trainer.var_wo_ddp. [default: found]"),
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(help="How many, or a file with their names, one a line. [default: numbers]")
+        str | None, typer.Option(help="Number of classes, or a file with their names, one per line. [default: numbers]")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="What no tensor tells: n_head=12, block_size=576. Repeat.")
+        list[str] | None,
+        typer.Option("--set", help="What the tensors do not tell: n_head=12, block_size=576; repeat for several."),
     ] = None,
-    text_encoder: Annotated[str, typer.Option(help="Of a text-to-image teacher.")] = "google/flan-t5-xl",
-    licence: Annotated[str, typer.Option(help="Of the weights.")] = "not stated",
+    text_encoder: Annotated[str, typer.Option(help="Encoder of a text-to-image teacher.")] = "google/flan-t5-xl",
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "not stated",
 ) -> None:
     """Add a checkpoint that you trained with the scripts of VAR or LlamaGen to the zoo."""
     from dd.checkpoints import imports
@@ -155,7 +157,7 @@ def verify(name: Name) -> None:
 
 @app.command()
 def show(name: Name) -> None:
-    """Print everything that is known about an entry, as YAML."""
+    """Print all details of an entry, as YAML."""
     import yaml
 
     from dd.checkpoints import hub, zoo

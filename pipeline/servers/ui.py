@@ -32,11 +32,11 @@ app = terminal.new_app()
 @app.command()
 def ui(
     port: Annotated[
-        int, typer.Option(help="Wanted port; another is taken if it is in use.", min=0, max=65535)
+        int, typer.Option(help="Preferred port; another one is used if it is taken.", min=0, max=65535)
     ] = server.PORT,
-    limit: Annotated[int, typer.Option(help="Flow runs at once.", min=1)] = 4,
+    limit: Annotated[int, typer.Option(help="Maximum number of concurrent flow runs.", min=1)] = 4,
     with_parent: Annotated[
-        bool, typer.Option("--with-parent", help="End as well when the process ends that started this one (make).")
+        bool, typer.Option("--with-parent", help="Also end when the parent process (make) ends.")
     ] = False,
 ) -> None:
     """Start the project's Prefect server on the loopback and serve the flows; Ctrl-C ends both and all their runs."""

@@ -19,7 +19,7 @@ FAILED = 1  # exit status
 
 # Options of both commands.
 UseServer = Annotated[
-    bool, typer.Option("--server/--no-server", help="Show the run in a running Prefect server, or do without one.")
+    bool, typer.Option("--server/--no-server", help="Show the run in a running Prefect server, if there is one.")
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the output of the stages.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only results and errors.")]

@@ -34,7 +34,7 @@ def run(
     ] = False,
     accelerator_limit: Annotated[int, typer.Option(help="Stages that may use the accelerator at once.")] = 1,
     dask_workers: Annotated[int, typer.Option(help="Dask workers of each trajectories stage; 0: no Dask.")] = 0,
-    dry: Annotated[bool, typer.Option("--dry", help="Check everything and say what would run; run nothing.")] = False,
+    dry: Annotated[bool, typer.Option("--dry", help="Check everything and list what would run; run nothing.")] = False,
     use_server: terminal.UseServer = True,
     verbose: terminal.Verbose = False,
     quiet: terminal.Quiet = False,

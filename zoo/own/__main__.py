@@ -16,29 +16,29 @@ from dd.system import command
 
 app = typer.Typer(
     name="dd-cli images",
-    help="Folders of pictures of your own, from a first look to samples and a table.",
+    help="Your own folders of images, from a first check to samples and a table.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-Name = Annotated[str, typer.Argument(help="What the data set, its networks and its experiment are to be called.")]
+Name = Annotated[str, typer.Argument(help="Name of the data set, its networks and its experiment.")]
 
 
 @app.command()
 def add(
     name: Name,
-    folder: Annotated[Path, typer.Argument(help="Class folders, or pictures with metadata.csv or metadata.jsonl.")],
-    test_folder: Annotated[Path | None, typer.Option(help="Test images; default: some of every class.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Class folders, or images with metadata.csv or metadata.jsonl.")],
+    test_folder: Annotated[Path | None, typer.Option(help="Test images; default: a share of every class.")] = None,
     size: Annotated[int, typer.Option(help="Side of the images in pixels: 16, 32, 64 or 128.")] = 32,
-    minutes: Annotated[float, typer.Option(help="How long all stages together may take on this machine.")] = 35,
-    licence: Annotated[str, typer.Option(help="Of the images, and so of what is trained on them.")] = "not stated",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Look and plan; write nothing.")] = False,
+    minutes: Annotated[float, typer.Option(help="Time for all stages together on this machine, in minutes.")] = 35,
+    licence: Annotated[str, typer.Option(help="Licence of the images, and of what is trained on them.")] = "not stated",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Scan and plan; write nothing.")] = False,
     run: Annotated[bool, typer.Option("--run", help="Train, distil and evaluate at once.")] = False,
 ) -> None:
-    """Look at a folder, plan its networks, write both params.yaml and, with --run, train everything.
+    """Scan a folder, plan its networks, add them to both params.yaml files and, with --run, train everything.
 
-    The same command with --run goes on where an earlier one stopped.
+    The same command with --run resumes where an earlier one stopped.
     """
     from zoo.own import plan as planning
     from zoo.own import steps
@@ -74,10 +74,10 @@ def add(
 
 @app.command()
 def remove(
-    name: Annotated[str, typer.Argument(help="What was added.")],
-    keep_results: Annotated[bool, typer.Option("--keep-results", help="Leave results/NAME and the report.")] = False,
+    name: Annotated[str, typer.Argument(help="A name given to 'images add'.")],
+    keep_results: Annotated[bool, typer.Option("--keep-results", help="Keep results/NAME and the report.")] = False,
 ) -> None:
-    """Undo add: entries, index, locks, data, networks, results. The folder of pictures is not touched."""
+    """Undo add: entries, index, locks, data, networks, results. The folder of images is not touched."""
     from zoo.own import steps
 
     for line in steps.take_out(name, keep_results):

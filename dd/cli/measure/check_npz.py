@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 def check_npz(
     samples: Annotated[Path, typer.Argument(help="The npz: one array arr_0 (N, H, W, 3) uint8.")],
-    protocol: Annotated[str, typer.Option(help="Whose number and size of images is expected.")] = "adm",
+    protocol: Annotated[str, typer.Option(help="Protocol whose number and size of images are expected.")] = "adm",
     as_json: Annotated[bool, typer.Option("--json", help="Print everything that was found, as JSON.")] = False,
 ) -> None:
-    """Check samples before an upload or a run of the official evaluator; exit status 1 if a number would be wrong."""
+    """Check samples before an upload or a run of the official evaluator; exit status 1 if it would measure wrongly."""
     from dd.metrics.protocols import protocol as named
     from dd.metrics.sample_files import check_samples
 

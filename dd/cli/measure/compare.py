@@ -20,17 +20,17 @@ MODEL = "An experiment, a student of 'dd-cli zoo list', an exported folder, or o
 def compare(
     a: Annotated[str, typer.Argument(help=MODEL)],
     b: Annotated[str, typer.Argument(help="The other one.")],
-    steps: Annotated[int, typer.Option(help="Evaluations of each student.", min=1)] = 1,
-    steps_b: Annotated[int | None, typer.Option(help="Of the second, if others.", min=1)] = None,
-    count: Annotated[int, typer.Option("--images-count", "-n", help="Images of each.", min=100)] = 2_000,
+    steps: Annotated[int, typer.Option(help="Evaluations per image of each student.", min=1)] = 1,
+    steps_b: Annotated[int | None, typer.Option(help="For the second student, if different.", min=1)] = None,
+    count: Annotated[int, typer.Option("--images-count", "-n", help="Images from each student.", min=100)] = 2_000,
     protocol: Annotated[
         str | None, typer.Option(help="adm, dd, clean or fd-<dataset>. [default: that of experiment A, or B]")
     ] = None,
     captions: Annotated[
-        Path | None, typer.Option(help="Of text-to-image students: .txt, .csv or .parquet, in turn.")
+        Path | None, typer.Option(help="For text-to-image students: a .txt, .csv or .parquet file, used in turn.")
     ] = None,
-    resamples: Annotated[int, typer.Option(help="Of the bootstrap.", min=100)] = 500,
-    seed: Annotated[int, typer.Option(help="Of noise and resampling.", min=0)] = 1,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples.", min=100)] = 500,
+    seed: Annotated[int, typer.Option(help="Seed of noise and resampling.", min=0)] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
 ) -> None:
     """Draw two students from the same noise and test the difference of their distances (paired bootstrap)."""

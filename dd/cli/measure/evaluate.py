@@ -17,14 +17,20 @@ if TYPE_CHECKING:
 def evaluate(
     what: Annotated[str, typer.Argument(help="An experiment, an npz of samples, or a folder of images.")],
     protocol: Annotated[str, typer.Option(help="adm (papers' FID), dd (the authors' own), clean, or fd-<dataset>.")],
-    sampler: Annotated[str | None, typer.Option(help="Of an experiment: a label as in tables.")] = None,
-    count: Annotated[
-        int | None, typer.Option("--images-count", "-n", min=2, help="Of an experiment. [default: the protocol's]")
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="For an experiment: a sampler's label as in the tables; default: its first student."),
     ] = None,
-    keep: Annotated[Path | None, typer.Option(help="Of an experiment: keep the samples as this npz.")] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "--images-count", "-n", min=2, help="For an experiment: number of images. [default: the protocol's]"
+        ),
+    ] = None,
+    keep: Annotated[Path | None, typer.Option(help="For an experiment: keep the samples as this npz.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all metrics as JSON.")] = False,
 ) -> None:
-    """Measure images as a paper does, and say how far a published number of the same weights is."""
+    """Measure images as a paper does, and compare with the published number of the same weights."""
     from dd.config import project_root
     from dd.evaluation.side_by_side import evaluate_experiment, evaluate_images
     from dd.system.device import choose_device

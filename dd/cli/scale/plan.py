@@ -16,11 +16,11 @@ GB = 1e9
 def plan(
     name: Annotated[str, typer.Argument(help="An experiment of params.yaml, or a preset.")],
     device: Annotated[str, typer.Option(help="h100, h200, a100, l40s or rtx4090.")] = "h100",
-    count: Annotated[int, typer.Option(min=1, help="Number of cards.")] = 1,
-    price: Annotated[float, typer.Option(min=0, help="Price of one card for an hour, in any currency.")] = 0.0,
+    count: Annotated[int, typer.Option(min=1, help="Number of GPUs.")] = 1,
+    price: Annotated[float, typer.Option(min=0, help="Price of one GPU for an hour, in any currency.")] = 0.0,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Estimate hours, memory, disk and cost, stage by stage; what a stage has measured itself counts instead."""
+    """Estimate hours, memory, disk and cost of each stage; rates that a stage has measured replace the estimates."""
     from dd.config import project_root
     from dd.presets.cost import stage_costs
     from dd.presets.devices import card
