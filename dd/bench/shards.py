@@ -166,7 +166,7 @@ def shards(
     seconds: Annotated[float, typer.Option(help="Minimum reading time.")] = 5.0,
     json: Annotated[bool, typer.Option("--json", help="As JSON, and into results/bench/shards.json.")] = False,
 ) -> None:
-    """Measure bytes per pair, the reader's rows per second (with noise), and its memory for 1 and 8 times the shards."""
+    """Measure bytes per pair, the reader's rows per second with noise, its memory for 1 and 8 times the shards."""
     from dd.bench.output import report
 
     size, width = (int(number) for number in codebook.split("x"))
