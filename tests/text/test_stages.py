@@ -110,6 +110,19 @@ def test_captions_come_and_go_with_the_pairs(project):
     assert again.fingerprint != shards.plan.fingerprint
 
 
+def test_captions_that_dvc_does_not_watch_are_named(project, caplog):
+    kept = project / "captions" / "train.parquet"
+    outside = kept.rename(project / "train.parquet")
+    write_text_params(project, {"train": "train.parquet"})
+    teacher.main("toy")
+    assert "DVC does not watch train.parquet: link it into captions/" in caplog.text
+    caplog.clear()
+    kept.symlink_to(outside)
+    write_text_params(project, {"train": "captions/train.parquet"})
+    teacher.main("toy")
+    assert "DVC does not watch" not in caplog.text
+
+
 def test_a_file_without_scenes_has_no_caption_accuracy(project):
     (project / "captions" / "mine.txt").write_text("a red boot\na blue bag\n")
     write_text_params(project, {"test": "captions/mine.txt"})
