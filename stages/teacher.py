@@ -6,8 +6,6 @@ teacher.json beside them: sizes, class names, hashes, where they came from. Ever
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -19,8 +17,6 @@ from dd.errors import DDError
 from dd.presets.needs import demand
 from dd.system.entry import run_stage, stage_parser
 from dd.system.files import publish
-
-log = logging.getLogger(__name__)
 
 
 def add_captions(experiment: config.Experiment, info: TeacherInfo, root: Path, folder: Path) -> None:
@@ -35,9 +31,7 @@ def add_captions(experiment: config.Experiment, info: TeacherInfo, root: Path, f
 
     splits: dict[Literal["train", "test"], str] = {"train": files.train, "test": files.test}
     for split, file in splits.items():
-        copy_captions(root / file, caption_file(folder, split), files.column)
-        if not Path(os.path.abspath(root / file)).is_relative_to(os.path.abspath(root / "captions")):
-            log.warning("DVC does not watch %s: link it into captions/, or changes to it rerun nothing", file)
+        copy_captions(root / file, caption_file(folder, split), files.column, root / "captions")
 
 
 def main(name: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from dd.system.files import atomic_path
 from dd.system.progress import Progress, progress
 from dd.text.conditions import Captions
 from dd.text.encoders import AnyEncoder, identify, open_encoder
+
+log = logging.getLogger(__name__)
 
 COLUMN = "caption"
 SCENE_COLUMNS = ("layout", "attributes")  # of dd.datasets.scenes
@@ -101,8 +104,15 @@ def _demand(path: Path, column: str, names: Iterable[str]) -> None:
         raise DDError(f"{path}: expected a column '{column}', got {', '.join(names) or 'none'}; rename one")
 
 
-def copy_captions(source: Path, target: Path, column: str = COLUMN) -> int:
-    """A caption file, checked, as Parquet; what a Parquet file says of scenes comes along. Returns their number."""
+def copy_captions(source: Path, target: Path, column: str = COLUMN, watched: Path | None = None) -> int:
+    """A caption file, checked, as Parquet; what a Parquet file says of scenes comes along. Returns their number.
+
+    watched: the folder that DVC watches; a file elsewhere is named in a warning.
+    """
+    if watched and not Path(os.path.abspath(source)).is_relative_to(
+        os.path.abspath(watched)
+    ):  # links may lead anywhere
+        log.warning("DVC does not watch %s: link it into %s/, or changes to it rerun nothing", source, watched.name)
     captions = read_captions(source, column)
     columns = {COLUMN: pa.chunked_array([pa.array(captions, pa.string())])}
     if source.suffix.lower() == ".parquet":
