@@ -1,7 +1,7 @@
 """Stage distill: `python -m stages.distill EXPERIMENT` -> models/<experiment>/.
 
 Trains the student on the experiment's trajectories (and the set predictor behind the baselines), or fetches a
-released student. Work goes on in work/<fingerprint>/ after a kill, and is published as a whole. Several processes:
+released student. A killed run resumes in work/<fingerprint>/; the result is published as a whole. Several processes:
 
     DD_LAUNCH=2 dvc repro distill@EXPERIMENT      they share `global_batch` (else `batch`) pairs (dd/system/launch.py)
 """

@@ -1,7 +1,7 @@
 """Stage trajectories: `python -m stages.trajectories EXPERIMENT` -> data/<experiment>/trajectories/.
 
 The (noise, tokens) pairs of an experiment, shard by shard in work/<fingerprint>/, and published as a whole when every
-shard is there. A killed run goes on where it stopped. The same bytes come from every way to run it:
+shard is there. A killed run resumes where it stopped. All ways to run it give the same bytes:
 
     python -m stages.trajectories NAME                                          one thread per core, or the accelerator
     DD_LAUNCH=2 python -m stages.trajectories NAME                              each process takes every second shard

@@ -8,8 +8,8 @@ optimal transport between the two takes it,
 whose mean squared length is the Frechet distance itself (Dowson and Landau 1982), with its gradient. One batch is far
 too small for a covariance: moments are running means, and only the present batch carries gradients.
 
-For the student it complements cross-entropy: where a trajectory cannot be followed, several tokens are equally wrong
-for that, and the likeliest everywhere makes pictures smooth and alike.
+It complements cross-entropy: where the student cannot predict the trajectory, it takes the likeliest token everywhere,
+which makes pictures smooth and alike; this loss compares their distribution.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the student is trained on (Distilled Decoding, section 3.3): pairs (noise, tokens) made by the teacher.
+"""The paper's loss terms (Distilled Decoding, section 3.3), on pairs (noise, tokens) made by the teacher.
 
 From any of the chosen trajectory points X_t the student predicts the end of the trajectory. Two heads on one trunk:
 logits against the tokens (cross-entropy), continuous codes against the code vectors (regression) and, through the
@@ -72,5 +72,5 @@ def cross_entropy(logits: Tensor, tokens: Tensor, unknown: Tensor) -> Tensor:
 
 
 def mean_over(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` where `mask` is set; 0 where it is set nowhere."""
+    """Mean of `values` where `mask` is set; 0 if it is not set anywhere."""
     return (values * mask).sum() / mask.sum().clamp_min(1)

@@ -90,7 +90,7 @@ class Objective:
             self.matching = MatchingLoss(task.picture_features, config.timesteps, self.second.frechet_memory, total)
 
     def parts(self) -> dict[str, nn.Module]:
-        """What a checkpoint must hold of it, by name."""
+        """The objective's state that a checkpoint must contain, by name."""
         found = {"matching": self.matching, "fake_score": self.bare_fake_score}
         return {name: part for name, part in found.items() if part is not None}
 
@@ -137,11 +137,11 @@ class Objective:
         return terms, idle
 
     def _follow(self, pairs: Pairs, finished: Tensor) -> tuple[Pairs, SoftTargets | None]:
-        """The pairs that are learnt: the teacher's, or those of the student that is distilled further."""
+        """The pairs to train on: the teacher's, or those of the source student (`distill.source`)."""
         return (pairs, None) if self.task.follow is None else self.task.follow(pairs, finished)
 
     def _on_pairs(self, output: StudentOutput, tokens: Tensor, unknown: Tensor) -> dict[str, Tensor]:
-        """The paper's terms; with loss_split the logits learn before the split and the continuous head behind it."""
+        """The paper's terms; with loss_split the logits learn before the split and the continuous head after it."""
 
         def terms(where: Tensor, weights: LossWeights) -> dict[str, Tensor]:
             return distillation_loss(output, tokens, where, self.codebook, weights, _as_they_are, self.distance)

@@ -1,15 +1,14 @@
 """What the teacher says about the student's own tokens: two loss terms beyond the paper.
 
-Deep in a sequence a few-step student has left the trajectory, and the tokens of the pair are no longer what the
-teacher would draw behind the tokens that the student really gives out. One parallel pass of the teacher over those
-tells what it would draw, and that can be used in two ways:
+Late in a sequence a few-step student has left the trajectory, and the tokens of the pair are no longer what the teacher
+would draw after the tokens that the student has predicted. One parallel pass of the teacher over the student's tokens
+gives what it would draw, which is used in two ways:
 
-own_prefix  cross-entropy against the tokens that the *same noise* leads to behind the student's own tokens
+own_prefix  cross-entropy against the tokens that the *same noise* leads to after the student's own tokens
             (an on-policy target, as in DAgger, Ross et al. 2011). The true trajectory is its fixed point, and since
             the noise picks the token, nothing pulls towards a mode.
 score       a discrete form of distribution matching (Yin et al. 2023): a second network, the fake score, starts as
-the
-            teacher and learns the student's tokens; the student moves towards what the teacher finds likelier than
+            the teacher and learns the student's tokens; the student moves towards what the teacher finds likelier than
             the fake score does, -sum_v pi_v clip(log p_teacher(v) - log p_fake(v)).
 """
 

@@ -1,4 +1,4 @@
-"""The two interfaces that everything else is written against: a *teacher* and a *student*.
+"""The interfaces that all other code uses: a *teacher* with its *tokenizer*, and a *student*.
 
 Shape letters, used everywhere in this project: B batch, L tokens of one image, C width of a code vector,
 V codebook size, D transformer width, K groups, S student evaluations.
@@ -27,7 +27,7 @@ Condition = Any
 
 @dataclass(frozen=True)
 class Groups:
-    """Sizes of the groups in which a teacher draws its tokens, first drawn first."""
+    """Sizes of the groups in which a teacher draws its tokens, in drawing order."""
 
     sizes: tuple[int, ...]
 
@@ -231,7 +231,7 @@ class Student(nn.Module, ABC):
     def forward(self, x: Tensor, finished: Tensor, condition: Condition) -> StudentOutput:
         """Predict the whole sequence.
 
-        x: (B, L, C), row b holds codes in its first `finished[b]` groups and its initial noise behind them.
+        x: (B, L, C), row b holds codes in its first `finished[b]` groups and its initial noise after them.
         finished: (B,) int64, number of groups already known, 0..K.
         """
 

@@ -1,7 +1,7 @@
 """Few-step sampling (Distilled Decoding, sections 3.3 and 3.4) and the paper's baselines, for both families.
 
     one step            f(e, 0)
-    few steps           f(e, 0); keep the groups before t and put the *same* noise back behind them; f again
+    few steps           f(e, 0); keep the groups before t and put the *same* noise back after them; f again
     teacher-involved    the student predicts, the teacher draws groups [a, t) again, the student finishes
     onestep*, skip-n    set prediction: the unknown tokens are drawn independently of each other; both collapse
 
@@ -25,7 +25,7 @@ from dd.trajectories.trajectory import Mapped, decode, multinomial
 
 
 def perturb(codes: Tensor, noise: Tensor, finished: Tensor, groups: Groups) -> Tensor:
-    """The trajectory point X_t: `codes` in the first `finished` groups, `noise` behind them.
+    """The trajectory point X_t: `codes` in the first `finished` groups, `noise` after them.
 
     codes, noise: (B, L, C). finished: (B,) int64 group counts.
     """
@@ -61,7 +61,7 @@ def sample(
 ) -> Tensor:
     """One student evaluation per entry of `steps`, each the number of groups kept before it. Returns (B, L, C).
 
-    noise: (B, L, C). begun: (B, L, C) what the first evaluation gives, where that is known already. Raises DDError for
+    noise: (B, L, C). begun: (B, L, C) the result of the first evaluation, if it is known already. Raises DDError for
     steps that do not start at 0, do not rise, or lie beyond the groups.
     """
     check_steps(steps, len(student.groups))

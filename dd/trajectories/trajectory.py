@@ -41,8 +41,8 @@ def decode(
 ) -> Tensor:
     """Tokens (B, L), group by group: draw(log_probs (B, n, V), positions) gives the (B, n) tokens of each.
 
-    prefix: (B, n) tokens of complete leading groups, which are taken as they are. stop: draw groups before it only, all
-    by default; the result ends there.
+    prefix: (B, n) tokens of complete leading groups, which are kept. stop: draw only the groups before it, by default
+    all; the result ends there.
     """
     groups, stop = teacher.groups, len(teacher.groups) if stop is None else stop
     parts = [] if prefix is None else [prefix]
@@ -74,7 +74,7 @@ def multinomial(generator: torch.Generator) -> Draw:
 class Mapped:
     """What the noise (B, L, C) is mapped to: a `Draw`. evaluations: (B, n) of the groups drawn so far.
 
-    Nothing is read from an accelerator while the loop runs; `check` does it behind its end.
+    Nothing is read back from an accelerator while the loop runs; `check` does so after it.
     """
 
     def __init__(self, noise: Tensor, codes: Codes, solver: Solver | None = None) -> None:
