@@ -102,7 +102,8 @@ def _use(settings: Settings, address: str) -> str:
     ours = 'prompt="..."' if settings.text_encoder else wanted.replace("classes", "class_labels")
     most = len(settings.timesteps)
     return (
-        f'import dd  # Distilled Decoding; `dd` on PyPI is another project\n\nmodel = dd.load("{address}")  # or a folder\n'
+        "import dd  # Distilled Decoding; `dd` on PyPI is another project\n\n"
+        f'model = dd.load("{address}")  # or a folder\n'
         f"images = model.sample({wanted}, steps={most}, seed=0)  # (N, H, W, 3) uint8\n\n"
         "# the same through diffusers, with the extra `diffusers`\n"
         "from dd.publish.pipeline import DDPipeline\n\n"
