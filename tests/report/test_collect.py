@@ -18,15 +18,9 @@ def git(root: Path, *arguments: str) -> None:
     subprocess.run(["git", *who, *arguments], cwd=root, check=True, capture_output=True)
 
 
-# Experiments whose committed rows are still from a tree with changes. Only ever to be shortened.
-STILL_DIRTY = {"t2i-fashion"}
-
-
 def test_committed_results_come_from_commits():
     for file in sorted((ROOT / "results").glob("*/rows.json")):
-        name = file.parent.name
-        if name not in STILL_DIRTY:
-            collect(ROOT, [name], committed=True)
+        collect(ROOT, [file.parent.name], committed=True)
 
 
 def test_a_row_from_a_tree_with_changes_is_refused(tmp_path: Path):
