@@ -139,7 +139,7 @@ class TokenizerSettings(Section):
         0.0,
         ge=0,
         lt=1,
-        description="LlamaGen: share of codes that the decoder gets wrong in training, and learns to bear",
+        description="share of codes that the decoder is given wrong in training (VAR: of the last scale)",
     )
     codebook_decay: float = Field(0.99, gt=0, lt=1, description="EMA k-means update of the codes")
 

@@ -36,9 +36,8 @@ def nearest_code(x: Tensor, codebook: Tensor, max_scores: int = MAX_SCORES) -> T
 
 
 def replace_some(codes: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Codes (B, C, h, w) with a share of the places given to what stands at other places of the batch."""
-    B, C, h, w = codes.shape
-    rows = codes.permute(0, 2, 3, 1).flatten(0, 2)  # (B h w, C)
+    """Code vectors (B, L, C) with a share of them exchanged for what stands at other places of the batch."""
+    rows = codes.flatten(0, 1)  # (B L, C)
     others = rows[torch.randint(len(rows), (len(rows),), generator=generator)].detach()
     wrong = torch.rand(len(rows), 1, generator=generator) < share
-    return torch.where(wrong, others, rows).view(B, h, w, C).permute(0, 3, 1, 2)
+    return torch.where(wrong, others, rows).view_as(codes)

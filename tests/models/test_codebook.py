@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dd.checkpoints.teachers import load_teacher
 from dd.errors import DDError
 from dd.models.codebook import nearest_code, replace_some
 from zoo import settings
@@ -20,12 +21,24 @@ def test_nearest_code_in_small_pieces():
 
 
 def test_a_share_of_the_codes_is_replaced_by_others_of_the_batch():
-    codes = torch.randn(4, 3, 8, 8, requires_grad=True)
+    codes = torch.randn(4, 64, 3, requires_grad=True)
     wrong = replace_some(codes, 0.25, torch.Generator().manual_seed(0))
-    same = (wrong == codes).all(1)
+    same = (wrong == codes).all(2)
     assert 0.65 < same.float().mean() < 0.85
-    known = {tuple(row) for row in codes.detach().permute(0, 2, 3, 1).flatten(0, 2).tolist()}
-    assert {tuple(row) for row in wrong.detach().permute(0, 2, 3, 1).flatten(0, 2).tolist()} <= known
+    known = {tuple(row) for row in codes.detach().flatten(0, 1).tolist()}
+    assert {tuple(row) for row in wrong.detach().flatten(0, 1).tolist()} <= known
     wrong.sum().backward()  # what is replaced learns nothing
-    assert torch.equal(codes.grad[:, 0] != 0, same)
+    assert torch.equal(codes.grad[..., 0] != 0, same)
     assert settings.TokenizerSettings.model_fields["replaced"].default == 0
+
+
+@pytest.mark.parametrize("name", ["llamagen-fashion", "var-fashion"])
+def test_a_decoder_is_trained_with_wrong_codes(name, monkeypatch):
+    tokenizer = load_teacher(name).tokenizer
+    images = torch.rand(4, 3, tokenizer.image_size, tokenizer.image_size) * 2 - 1
+    right = tokenizer.training_pass(images, True, 0.0, torch.Generator().manual_seed(0))
+    wrong = tokenizer.training_pass(images, True, 0.4, torch.Generator().manual_seed(0))
+    assert torch.equal(right.tokens, wrong.tokens)  # what the encoder and the codes learn from stays
+    assert torch.equal(right.vectors, wrong.vectors)
+    assert (right.images - wrong.images).abs().mean() > 0.01
+    assert torch.equal(right.images, tokenizer.training_pass(images).images)

@@ -242,7 +242,7 @@ class VQTokenizer(Tokenizer):
         commitment = (unit - codes.detach()).square().sum(1).mean()
         if replaced:
             assert generator is not None
-            codes = replace_some(codes, replaced, generator)
+            codes = self.to_map(replace_some(codes.flatten(2).transpose(1, 2), replaced, generator))
         decoded = self.decode_map(codes if quantised else unit)
         vectors = unit.detach().permute(0, 2, 3, 1).flatten(0, 2)
         return TrainingPass(decoded, vectors, chosen.flatten(), commitment)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dd.errors import DDError
 from dd.models.base import Groups, Tokenizer, TrainingPass
-from dd.models.codebook import nearest_code
+from dd.models.codebook import nearest_code, replace_some
 from dd.models.vqgan import (
     GROUPS,
     Downsample,
@@ -267,16 +267,15 @@ class MultiScaleTokenizer(Tokenizer):
     def training_pass(
         self, images: Tensor, quantised: bool = True, replaced: float = 0.0, generator: torch.Generator | None = None
     ) -> TrainingPass:
-        if not quantised or replaced:
-            raise DDError(
-                "continuous, replaced: a multi-scale tokenizer always trains on its own codes; leave them out"
-            )
+        if not quantised:
+            raise DDError("continuous: a multi-scale tokenizer always trains on its own codes; leave it out")
         f, quantizer = self.encode_continuous(images), self.quantize
         tokens, maps = quantizer.quantise(f)
         residuals = [f.detach(), *(f.detach() - f_hat.detach() for f_hat in maps[:-1])]
         rows = [quantizer.shrink(r, k).flatten(2).transpose(1, 2).flatten(0, 1) for k, r in enumerate(residuals)]
         f_hat = maps[-1]
-        decoded = self.decode_map(f + (f_hat - f).detach())
+        heard = f_hat if generator is None or not replaced else self._with_wrong(tokens, replaced, generator)
+        decoded = self.decode_map(f + (heard - f).detach())
         # phi learns to bring f_hat close to f after every scale, f is held to what can be written. Both errors are in
         # units of f's own variance, and that is held near 1: otherwise f, its codes and phi grow without end.
         power = f.detach().square().mean()
@@ -284,6 +283,18 @@ class MultiScaleTokenizer(Tokenizer):
         commitment = (f - f_hat.detach()).square().mean() / power
         commitment = commitment + fit_error + (f.square().mean() - 1).square()
         return TrainingPass(decoded, torch.cat(rows), torch.cat([t.flatten() for t in tokens]), commitment)
+
+    def _with_wrong(self, tokens: list[Tensor], share: float, generator: torch.Generator) -> Tensor:
+        """f_hat of tokens (B, n) per scale with some of them wrong: none of the first scale, `share` of the last.
+
+        A wrong token of a coarse scale changes the whole image, and a student rarely predicts one.
+        """
+        shares = torch.linspace(0, share, len(tokens)).tolist()
+        codes = [
+            replace_some(self.quantize.embedding(chosen), wrong, generator)
+            for chosen, wrong in zip(tokens, shares, strict=True)
+        ]
+        return self.quantize.accumulate(codes)[-1]
 
     def encode(self, images: Tensor) -> Tensor:
         return torch.cat(self.quantize.quantise(self.encode_continuous(images))[0], 1)
