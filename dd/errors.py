@@ -1,5 +1,7 @@
 """The exceptions that users are meant to read."""
 
+from pathlib import Path
+
 
 class DDError(ValueError):
     """A problem that the user can solve.
@@ -19,3 +21,13 @@ class Stopped(DDError):  # noqa: N818  (reads as what happened)
     """A signal ended the work after it was saved; the same command goes on. `status`: what a shell reports for it."""
 
     status = 128 + 15
+
+
+def install(extra: str) -> str:
+    """The command that installs one of this project's extras. `dd` on PyPI is another project."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / "pyproject.toml").is_file():
+        return f"pip install -c constraints.txt -e '.[{extra}]' in a clone of this project"
+    if root == Path.cwd():
+        return f"pip install -c constraints.txt -e '.[{extra}]'"
+    return f"pip install -c {root / 'constraints.txt'} -e '{root}[{extra}]'"

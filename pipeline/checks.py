@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from dd.errors import DDError
+from dd.errors import DDError, install
 from pipeline import graph, params
 from pipeline.graph import Plan
 from pipeline.remote import check_remote
@@ -35,7 +35,7 @@ def check_run(root: Path, targets: Sequence[str], overrides: Sequence[str], opti
     if options.dask_workers < 0:
         raise DDError(f"expected dask_workers of 0 (none) or more, found {options.dask_workers}")
     if options.dask_workers and find_spec("prefect_dask") is None:
-        raise DDError("expected prefect-dask for dask_workers, found none: pip install 'dd[dask]', or use 0")
+        raise DDError(f"expected prefect-dask for dask_workers, found none: {install('dask')}, or use 0")
     if options.pull:
         check_remote(root)
     plan = graph.choose(graph.read(root), targets)

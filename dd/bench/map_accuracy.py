@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dd.errors import DDError
+from dd.errors import DDError, install
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -271,7 +271,7 @@ def _speedup(e: Tensor, log_probs: Tensor, codes: Tensor, ready: Any, solver: So
     try:
         from torchdiffeq import odeint
     except ImportError:
-        raise DDError('torchdiffeq is not installed: pip install "dd[test]", or give --dopri5 0') from None
+        raise DDError(f"torchdiffeq is not installed: {install('test')}, or give --dopri5 0") from None
     evaluations = 0
 
     def field(t: Tensor, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import typer
 
-from dd.errors import DDError
+from dd.errors import DDError, install
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -45,6 +45,6 @@ def hand_on(module: str, arguments: list[str]) -> None:
         raise DDError(f"expected a checkout of this project with pipeline/, found none in {root}: run it from there")
     for name in ("dvc", "prefect"):
         if find_spec(name) is None:
-            raise DDError(f"expected {name}, found none: pip install 'dd[pipeline]'")
+            raise DDError(f"expected {name}, found none: {install('pipeline')}")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])

@@ -33,7 +33,7 @@ from dd.distillation.soft_targets import SoftTargets
 from dd.distillation.task import Curves, Task
 from dd.distillation.training import Outcome, division, this_process, train
 from dd.distillation.validation import Probe, open_probe
-from dd.errors import DDError
+from dd.errors import DDError, install
 from dd.metrics.classifier import SmallClassifier
 from dd.metrics.perceptual import open_lpips
 from dd.models.base import Filters, Groups, Student, Teacher
@@ -105,7 +105,7 @@ def check_settings(settings: DistillConfig, groups: Groups) -> None:
         zoo.entry(settings.losses.perceptual_network, "extractor")
     elif importlib.util.find_spec("lpips") is None:
         raise DDError(
-            'losses.perceptual: lpips is not installed; pip install "dd[perceptual]", name an extractor of the zoo as '
+            f"losses.perceptual: lpips is not installed; {install('perceptual')}, name an extractor of the zoo as "
             "losses.perceptual_network, or set perceptual: 0"
         )
 

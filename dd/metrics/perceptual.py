@@ -15,7 +15,6 @@ from dd.metrics.features import MissingWeights
 
 VGG_NAME = "vgg16-397923af.pth"  # the first eight hex digits of its SHA-256 stand in its name
 VGG_SOURCE = "https://download.pytorch.org/models/" + VGG_NAME
-INSTALL = 'pip install "dd[perceptual]"'
 
 
 def vgg_path() -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from dd.checkpoints import hub, zoo
 from dd.checkpoints.assets import ASSETS
 from dd.config import Experiment
-from dd.errors import DDError
+from dd.errors import DDError, install
 from dd.metrics.protocols import Protocol, protocol
 from dd.system.device import card_memory, cuda_problem
 from dd.system.launch import processes
@@ -145,7 +145,7 @@ def _captions(experiment: Experiment, root: Path) -> list[Need]:
     if not experiment.teacher.random_blocks:
         encoder = zoo.entry(experiment.teacher.name, "teacher").text_encoder
         installed = importlib.util.find_spec("transformers") is not None
-        found.append(Need(f"text encoder {encoder}", installed, 'pip install -c constraints.txt "dd[text]"'))
+        found.append(Need(f"text encoder {encoder}", installed, install("text")))
     return found
 
 
@@ -154,7 +154,7 @@ def _perceptual(experiment: Experiment) -> list[Need]:
     if settings is None or not settings.losses.perceptual or settings.losses.perceptual_network != "lpips":
         return []
     installed = importlib.util.find_spec("lpips") is not None
-    found = [Need("package lpips", installed, 'pip install -c constraints.txt "dd[perceptual]"')]
+    found = [Need("package lpips", installed, install("perceptual"))]
     if not experiment.teacher.random_blocks:
         found.append(_asset("lpips-vgg"))
     return found

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dd.api import Model
-from dd.errors import DDError
+from dd.errors import DDError, install
 from dd.publish.drawing import MOST_IMAGES, draw, samplers, side_by_side
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before Gradio is imported
@@ -44,7 +44,7 @@ def build(model: Model) -> Any:
     try:
         import gradio as gr
     except ImportError:
-        raise DDError("app: Gradio is not installed: pip install -c constraints.txt 'dd[app]'") from None
+        raise DDError(f"app: Gradio is not installed: {install('app')}") from None
     names = list(samplers(model))
     quiet: dict[str, Any] = {"format": "png", "interactive": False, "buttons": ["download", "fullscreen"]}
     with gr.Blocks(title=model.name, analytics_enabled=False) as page:

@@ -24,14 +24,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dd.errors import DDError
+from dd.errors import DDError, install
 from dd.text.conditions import Captions, left_pad
 from dd.text.prompts import PREFIX, PromptProcessor, open_processor
 from dd.text.random_states import RANDOM_STATES, RandomStates
 
 log = logging.getLogger(__name__)
 MINILM = "all-minilm-l6-v2"
-INSTALL = 'pip install "dd[text]"'
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def open_minilm() -> TextEncoder:
     """all-MiniLM-L6-v2 (Apache 2.0) from its package's archive."""
     archive = _archive()
     if archive is None or importlib.util.find_spec("transformers") is None:
-        raise DDError(f"the text encoder {MINILM} is not installed: {INSTALL}")
+        raise DDError(f"the text encoder {MINILM} is not installed: {install('text')}")
     return read_minilm(archive)
 
 
@@ -209,7 +208,7 @@ class _T5(nn.Module):
 def open_t5(name: str) -> TextEncoder:
     """A T5 encoder: a model of the Hugging Face hub, or a folder. Only safetensors are read."""
     if importlib.util.find_spec("transformers") is None:
-        raise DDError(f"the text encoder {name} needs transformers: {INSTALL}")
+        raise DDError(f"the text encoder {name} needs transformers: {install('text')}")
     from transformers import AutoTokenizer, T5EncoderModel
 
     try:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from dd.errors import DDError
+from dd.errors import DDError, install
 from dd.text.conditions import Captions
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def open_processor(name: str) -> PromptProcessor:
     """A processor by `processor:` and its repository on the Hugging Face hub, or a folder that holds one."""
     place = name.removeprefix(PREFIX)
     if importlib.util.find_spec("transformers") is None:
-        raise DDError(f'the text encoder {name} needs transformers: pip install "dd[text]"')
+        raise DDError(f"the text encoder {name} needs transformers: {install('text')}")
     from transformers import AutoProcessor
 
     try:

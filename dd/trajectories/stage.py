@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from dd import config
 from dd.checkpoints.teachers import TeacherInfo, read_info
-from dd.errors import DDError
+from dd.errors import DDError, install
 from dd.flow.grid import Solver
 from dd.models.base import Filters
 from dd.system.device import choose_device, device_name
@@ -105,7 +105,7 @@ def run_dask(job: Job, missing: list[int], workers: int, address: str | None) ->
     try:
         from dask.distributed import Client, LocalCluster, as_completed
     except ImportError:
-        raise DDError('Dask is not installed: pip install "dd[dask]", or leave the Dask options out') from None
+        raise DDError(f"Dask is not installed: {install('dask')}, or leave the Dask options out") from None
     cluster = None
     if address is None:
         cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)

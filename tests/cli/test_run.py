@@ -13,4 +13,4 @@ def test_the_pipeline_s_commands_want_a_checkout(monkeypatch, capsys, tmp_path):
         == f"error: expected a checkout of this project with pipeline/, found none in {tmp_path}: run it from there\n"
     )
     (tmp_path / "pipeline").mkdir()
-    assert "expected dvc, found none: pip install 'dd[pipeline]'" in run(monkeypatch, capsys, "run")[2]
+    assert "expected dvc, found none: pip install -c" in run(monkeypatch, capsys, "run")[2]

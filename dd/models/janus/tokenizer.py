@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from dd.errors import DDError
+from dd.errors import DDError, install
 from dd.models.base import Groups, Tokenizer
 from dd.models.codebook import nearest_code
 
@@ -31,7 +31,7 @@ def modeling() -> Any:
     try:
         from transformers.models.janus import modeling_janus
     except ImportError as error:
-        raise DDError(f'Janus needs transformers 5 or later ({error}): pip install "dd[text]"') from None
+        raise DDError(f"Janus needs transformers 5 or later ({error}): {install('text')}") from None
     return modeling_janus
 
 
