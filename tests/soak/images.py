@@ -69,7 +69,8 @@ def make_projects(folder: Path, images: Path) -> tuple[Path, Path]:
         if mine := params.get("experiments", {}).get(NAME):
             mine["trajectories"] |= {"pairs": 512, "held_out": 64, "batch": 64}
             mine["distill"] |= {"steps": 20, "batch": 8}
-            mine["distill"]["second"]["steps"] = mine["distill"]["baseline"]["steps"] = 8
+            mine["distill"]["second"] |= {"steps": 8, "warmup": 2}
+            mine["distill"]["baseline"]["steps"] = 8
             mine["evaluate"]["images"] = 64
         for root in (whole, parts):
             (root / name).write_text(yaml.safe_dump(params, sort_keys=False))
@@ -111,6 +112,14 @@ def stop_in(root: Path, images: Path, stage: str, wait: float) -> str:
     return f"stopped {wait:.1f} s after its start, ended {max(0.0, ended - stopped):.1f} s later"
 
 
+def to_the_end(root: Path, images: Path) -> None:
+    """Run undisturbed. Raises AssertionError."""
+    done = subprocess.run(
+        **command(root, images, "--run"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    assert done.returncode == 0, "\n".join(done.stdout.splitlines()[-20:])
+
+
 def hashes(root: Path) -> dict[str, str]:
     """Of every network that was trained."""
     found = sorted(path for pattern in NETWORKS for path in root.glob(pattern))
@@ -122,12 +131,12 @@ def soak(folder: Path, wait: float, seed: int) -> None:
     images = pictures(folder / "pictures")
     whole, parts = make_projects(folder, images)
     began = time.monotonic()
-    subprocess.run(**command(whole, images, "--run"), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    to_the_end(whole, images)
     log.info("undisturbed: %.0f s, %d networks", time.monotonic() - began, len(hashes(whole)))
     draw = random.Random(seed)
     for stage in STAGES:
         log.info("%s: %s", stage, stop_in(parts, images, stage, draw.uniform(0.2, 2 * wait)))
-    subprocess.run(**command(parts, images, "--run"), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    to_the_end(parts, images)
     assert hashes(parts) == hashes(whole), (hashes(parts), hashes(whole))
     log.info("the same %d networks", len(hashes(parts)))
 
