@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from dd.config import DistillConfig
 from dd.metrics.protocols import protocol
 
 LEFT_OUT = ("global_batch", "probe", "source", "initialise")
@@ -25,6 +26,7 @@ def rehearsal(experiment: dict[str, Any]) -> dict[str, Any]:
         cut["teacher"]["captions"] = dict(CAPTIONS)
     if cut.get("trajectories"):
         cut["trajectories"] |= {"pairs": PAIRS, "held_out": 4, "shard_size": 32, "batch": 32}
+        cut["trajectories"].pop("solver", None)  # a finer map takes several times as long
     if cut.get("distill"):
         cut["distill"] = _distill(cut["distill"])
     evaluate = cut["evaluate"]
@@ -36,6 +38,9 @@ def rehearsal(experiment: dict[str, Any]) -> dict[str, Any]:
 def _distill(settings: dict[str, Any]) -> dict[str, Any]:
     small = {"steps": STEPS, "batch": 2, "warmup": 1, "log_every": 1, "evaluate_every": STEPS, "checkpoint_every": 1}
     cut = {key: value for key, value in settings.items() if key not in LEFT_OUT} | small
+    full = DistillConfig.model_validate(settings)
+    for rate in ("lr", "muon_lr"):  # as in the first steps of the real warm-up: a wide network bears no more
+        cut[rate] = getattr(full, rate) / max(1, full.warmup)
     losses = settings.get("losses", {})
     if "soft" in losses:  # what it learns from is a released student of another depth
         cut["losses"] = {**losses, "soft": 0.0, "cross_entropy": 1.0}

@@ -44,6 +44,7 @@ def test_a_rehearsal_keeps_the_widths_and_needs_no_file(params: Path, preset: st
         # A source has the preset's real depth, so there is none, and no soft targets.
         without = {"soft": 0.0, "cross_entropy": 1.0} if full.distill.source else {}
         assert cut.distill.losses == full.distill.losses.model_copy(update=without)
+        assert cut.distill.lr == pytest.approx(full.distill.lr / max(1, full.distill.warmup))
     lacking = [need.what for need in missing(cut, params.parent)]
     assert lacking in ([], ["package lpips"])
 
