@@ -2,3 +2,7 @@
 
 Its stages: dataset, extractor, reference, tokenizer, teacher. Your own images: `zoo/dvc.yaml`, `dd-cli images`.
 """
+
+from dd.system.signals import brief_interrupts
+
+brief_interrupts()

@@ -18,6 +18,7 @@ STAGES = ("dataset", "extractor", "reference", "validation", "tokenizer", "teach
 # What settles sizes, speaks to the user or trains students: no network's weights follow from it.
 WITHOUT = (
     *PLUMBING,
+    "zoo/__init__.py",
     "zoo/settings.py",
     "zoo/sanity.py",
     "dd/checkpoints/",

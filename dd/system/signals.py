@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 
@@ -41,6 +42,24 @@ class Requests:
         if number != signal.SIGUSR1:
             self.stop = True
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def brief_interrupts() -> None:
+    """Ctrl-C during the imports of `python -m PACKAGE.MODULE` is one line too; call it in PACKAGE/__init__.py.
+
+    Behind the imports `run_stage` answers. Does nothing where the package is only imported.
+    """
+    if sys.argv[:1] != ["-m"]:  # what runpy leaves there until it has found the module
+        return
+    usual = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.stderr.write("stopped\n")
+        else:
+            usual(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 @contextlib.contextmanager
