@@ -175,7 +175,9 @@ class Stage:
     def _check_images(self) -> None:
         """What the teacher draws is what the protocol measures: size, and classes that the reference has."""
         info, opened = self.teacher_info, self.evaluation
-        wanted = self.protocol.image_size or (opened.extractor.image_size if opened.extractor else None)
+        # The size is that of the protocol's reference; Inception takes any, and so does a reference of one's own.
+        fixed = None if self.settings.reference else self.protocol.image_size
+        wanted = fixed or (opened.extractor.image_size if opened.extractor else None)
         if wanted and info.image_size != wanted:
             raise DDError(
                 f"{self.name}: protocol {self.protocol.name} measures images of {wanted} x {wanted}, teacher "

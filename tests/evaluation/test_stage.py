@@ -3,6 +3,7 @@
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from dd.evaluation.rows import COLUMNS
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
 from dd.metrics.extractors import ClassifierExtractor
 from dd.metrics.images import image_files
+from dd.metrics.protocols import protocol
 from dd.metrics.references import build_reference
 from dd.sampling.experiment import open_image_sampler
 from dd.sampling.image_sampler import sampler_label
@@ -135,6 +137,20 @@ def test_faults_come_before_the_first_image(project: Path, monkeypatch: pytest.M
     with pytest.raises(DDError, match="fd-toy measures images of 6 x 6, teacher tiny draws 4 x 4: name the protocol"):
         evaluate.main("toy")
     assert not (project / "results").exists()
+
+
+@pytest.mark.parametrize(("reference", "refused"), [(None, True), ("mine.safetensors", False)])
+def test_a_reference_of_ones_own_sets_the_size(reference: str | None, refused: bool):
+    stage = object.__new__(evaluate.Stage)
+    stage.name, stage.protocol = "wide", protocol("dd")  # 256 x 256, as ImageNet's reference
+    stage.settings = SimpleNamespace(reference=reference)
+    stage.evaluation = SimpleNamespace(extractor=SimpleNamespace(image_size=None), reference=None)
+    stage.teacher_info = SimpleNamespace(name="janus", image_size=384, classes=())
+    if refused:
+        with pytest.raises(DDError, match="dd measures images of 256 x 256, teacher janus draws 384 x 384"):
+            stage._check_images()
+    else:
+        stage._check_images()
 
 
 def test_the_revision_says_when_code_differs_from_it(tmp_path: Path):
