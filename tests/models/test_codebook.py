@@ -33,7 +33,7 @@ def test_a_share_of_the_codes_is_replaced_by_others_of_the_batch():
 
 
 @pytest.mark.parametrize("name", ["llamagen-fashion", "var-fashion"])
-def test_a_decoder_is_trained_with_wrong_codes(name, monkeypatch):
+def test_a_decoder_is_trained_with_wrong_codes(name):
     tokenizer = load_teacher(name).tokenizer
     images = torch.rand(4, 3, tokenizer.image_size, tokenizer.image_size) * 2 - 1
     right = tokenizer.training_pass(images, True, 0.0, torch.Generator().manual_seed(0))
