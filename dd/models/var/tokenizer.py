@@ -273,9 +273,11 @@ class MultiScaleTokenizer(Tokenizer):
         tokens, maps = quantizer.quantise(f)
         residuals = [f.detach(), *(f.detach() - f_hat.detach() for f_hat in maps[:-1])]
         rows = [quantizer.shrink(r, k).flatten(2).transpose(1, 2).flatten(0, 1) for k, r in enumerate(residuals)]
-        f_hat = maps[-1]
-        heard = f_hat if generator is None or not replaced else self._with_wrong(tokens, replaced, generator)
-        decoded = self.decode_map(f + (heard - f).detach())
+        f_hat = given = maps[-1]
+        if replaced:
+            assert generator is not None
+            given = self._with_wrong(tokens, replaced, generator)
+        decoded = self.decode_map(f + (given - f).detach())
         # phi learns to bring f_hat close to f after every scale, f is held to what can be written. Both errors are in
         # units of f's own variance, and that is held near 1: otherwise f, its codes and phi grow without end.
         power = f.detach().square().mean()
