@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -129,9 +130,8 @@ def check_folder(out: Path, needed: int = 0) -> None:
     """Raise DDError unless the folder can be written and has room for `needed` bytes, and a little more."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".write-test"
-        probe.write_bytes(b"")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=out):  # a name of its own: all processes of a run look here
+            pass
         free = shutil.disk_usage(out).free
     except OSError as error:
         raise DDError(f"cannot write to {out} ({error.strerror}): make it writable or choose another folder") from error

@@ -1,5 +1,6 @@
 """Opening an evaluation, what it refuses, and a whole measurement on a small random network."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,13 @@ def test_everything_is_checked_before_the_first_image(extractor, reference, tmp_
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("U", (), {"free": 1 << 20})())
     with pytest.raises(DDError, match=r"expected \d+ MiB of free space for .*, got 1 MiB"):
         open_evaluation(TOY, 9, tmp_path, extractor=extractor, reference=reference.path, keep_images=True)
+
+
+def test_several_may_look_whether_a_folder_can_be_written(tmp_path: Path):
+    """The processes of one evaluation do so at the same moment."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(evaluate.check_folder, [tmp_path / "out"] * 2000))
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_missing_weights_are_refused_before_the_first_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
