@@ -125,6 +125,7 @@ class SecondPhaseConfig(Section):
     fake_score_muon_lr: float = Field(0.005, ge=0, description="Muon for its blocks' matrices; 0 leaves them to AdamW")
     warmup: int = Field(50, ge=0, description="first of its steps, in which only that network and the moments learn")
     frechet: float = Field(0.0, ge=0, description="distance of the student's pictures to the teacher's, together")
+    pictures: int = Field(4096, ge=2, description="of the teacher, that frechet compares with")
     frechet_memory: PositiveInt = Field(2000, description="pictures of a trajectory point that its moments span")
     guidance: float | None = Field(None, description="the teacher's in this phase; null: that of the pairs")
 

@@ -24,16 +24,40 @@ def orthogonalise(matrix: Tensor, steps: int = 5, eps: float = 1e-7) -> Tensor:
     In bfloat16 where the device multiplies it in hardware, else in float32. matrix (m, n); the result has its type or
     bfloat16.
     """
-    a, b, c = _NEWTON_SCHULZ
-    x = matrix.to(torch.bfloat16 if has_bf16(matrix.device.type) else torch.float32, copy=True)
+    exact = not has_bf16(matrix.device.type)
+    x = matrix.to(torch.float32 if exact else torch.bfloat16, copy=True)
     tall = x.shape[0] > x.shape[1]
     if tall:
         x = x.T
     x.div_(x.norm().clamp(min=eps))
+    x = _iterate_small(x, steps) if exact and 2 * x.shape[0] < x.shape[1] else _iterate(x, steps)
+    return x.T if tall else x
+
+
+def _iterate(x: Tensor, steps: int) -> Tensor:
+    """x <- (a + b x x' + c (x x')^2) x."""
+    a, b, c = _NEWTON_SCHULZ
     for _ in range(steps):
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.T if tall else x
+    return x
+
+
+def _iterate_small(x: Tensor, steps: int) -> Tensor:
+    """The same, a quarter faster where x (m, n) is wide: all its factors are polynomials of x x' (m, m), and commute.
+
+    In float32 alone: it squares the singular values, and bfloat16 has no digits left for that.
+    """
+    a, b, c = _NEWTON_SCHULZ
+    gram = x @ x.T
+    product: Tensor | None = None
+    for step in range(steps):
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        product = factor if product is None else product @ factor
+        if step < steps - 1:
+            gram = factor @ (gram @ factor)
+    return x if product is None else product @ x
 
 
 class Muon(torch.optim.Optimizer):

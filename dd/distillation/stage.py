@@ -50,8 +50,6 @@ from dd.trajectories.trajectory import sample
 
 log = logging.getLogger(__name__)
 
-# Pictures of the teacher that second.frechet compares with.
-WANTED = 4096
 # What the soft targets of all pairs may take; beyond it they are computed in every step. Pairs of one batch of them.
 KEPT_BYTES, KEEP_BATCH = 2**30, 128
 # Pairs at once where `batch: auto` meets no accelerator.
@@ -226,7 +224,7 @@ def picture_features(inputs: Inputs, teacher: Teacher, pairs: ShardPairs) -> Pic
     if not wants_frechet(settings):
         return None
     network = extractor(settings.losses.perceptual_network, device)
-    rows, filters = inputs.shards.to_tensors("train", WANTED), inputs.shards.plan.filters
+    rows, filters = inputs.shards.to_tensors("train", settings.second.pictures), inputs.shards.plan.filters
     other = second_filters(filters, settings.second)
     generator = torch.Generator(device).manual_seed(settings.seed)
     wanted = []

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dd.distillation.optimizers import EMA, Muon, build_optimizers, cosine, set_rate
+from dd.distillation.optimizers import EMA, Muon, _iterate, _iterate_small, build_optimizers, cosine, set_rate
 from dd.models.precision import autocast
 
 
@@ -122,7 +122,7 @@ def test_training_with_both_reaches_a_low_loss():
     assert last < 0.1 * first
 
 
-@pytest.mark.parametrize("shape", [(24, 24), (24, 48), (48, 24)])
+@pytest.mark.parametrize("shape", [(24, 24), (24, 48), (48, 24), (24, 60), (60, 24)])
 @pytest.mark.parametrize("bf16", [False, True])
 def test_muon_is_torchs_muon(monkeypatch, shape, bf16):
     monkeypatch.setattr("dd.distillation.optimizers.has_bf16", lambda device: bf16)
@@ -141,6 +141,17 @@ def test_muon_is_torchs_muon(monkeypatch, shape, bf16):
     moved = (theirs - start).norm()
     assert (ours - theirs).norm() < 0.02 * moved
     other.load_state_dict({**other.state_dict(), "state": mine.state_dict()["state"]})
+
+
+@pytest.mark.parametrize("condition", [1, 1e4])
+def test_the_shorter_iteration_of_wide_matrices_gives_the_same(condition):
+    torch.manual_seed(0)
+    matrix = torch.randn(40, 112) * torch.logspace(0, -math.log10(condition), 40)[:, None]
+    matrix /= matrix.norm()
+    wanted = _iterate(matrix.double(), 5).float()
+    for iteration in (_iterate, _iterate_small):
+        assert (iteration(matrix, 5) - wanted).norm() < 1e-4 * wanted.norm()
+    assert torch.equal(_iterate_small(matrix, 0), matrix)
 
 
 def test_no_bf16_product_on_a_cpu_without_it(monkeypatch):

@@ -92,12 +92,12 @@ def test_pictures_of_another_guidance_are_drawn_for_the_pairs_own_conditions(pro
         return trajectory.sample(teacher, condition, filters, generator)
 
     monkeypatch.setattr(stage, "sample", sample)
-    second = {"steps": 2, "warmup": 1, "frechet": 0.3, "frechet_memory": 4}
+    second = {"steps": 2, "warmup": 1, "frechet": 0.3, "frechet_memory": 4, "pictures": 6}
     for guidance in (None, 1.75):
         write_params(project, losses={"perceptual_network": "eye"}, steps=1, second={**second, "guidance": guidance})
         assert not drawn
         stage.main("toy")
-    rows = open_shards(project / "data" / "toy" / "trajectories").to_tensors("train", stage.WANTED)
+    rows = open_shards(project / "data" / "toy" / "trajectories").to_tensors("train", 6)
     assert torch.equal(torch.cat([condition for condition, _ in drawn]), rows.conditions)
     assert {filters.guidance for _, filters in drawn} == {1.75}
 
