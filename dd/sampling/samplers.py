@@ -38,14 +38,14 @@ def known(finished: Tensor, groups: Groups) -> Tensor:
 
 
 def final_codes(output: StudentOutput, groups: Groups, codebook: Tensor, split: int | None = None) -> Tensor:
-    """(B, L, C): codebook[argmax logits] in the groups before `split`, the continuous head from there on.
+    """(B, n, C): codebook[argmax logits] in the groups before `split`, the continuous head from there on.
 
     split None uses the logits everywhere.
     """
     quantised = codebook[output.logits.argmax(-1)]
     if split is None or split >= len(groups):
         return quantised
-    from_logits = groups.group_of_position(quantised.device) < split
+    from_logits = groups.group_of_position(quantised.device)[: quantised.shape[1]] < split
     return torch.where(from_logits[:, None], quantised, output.codes)
 
 
@@ -58,16 +58,19 @@ def sample(
     steps: Sequence[int] = (0,),
     split: int | None = None,
     begun: Tensor | None = None,
+    until: int | None = None,
 ) -> Tensor:
-    """One student evaluation per entry of `steps`, each the number of groups kept before it. Returns (B, L, C).
+    """One student evaluation per entry of `steps`, each the number of groups kept before it.
 
-    noise: (B, L, C). begun: (B, L, C) the result of the first evaluation, if it is known already. Raises DDError for
-    steps that do not start at 0, do not rise, or lie beyond the groups.
+    An evaluation goes no further than what the next one keeps. noise: (B, L, C). begun: (B, L, C) the result of the
+    first one, if it is known already. until: the groups wanted, all by default. Returns (B, L, C), or the tokens of
+    these groups. Raises DDError for steps that do not start at 0, do not rise, or lie beyond the groups.
     """
     check_steps(steps, len(student.groups))
     x = noise if begun is None else begun
-    for step in steps if begun is None else steps[1:]:
-        x = _evaluate(student, codebook, x, noise, condition, step, split)
+    parts = pairwise((*steps, len(student.groups) if until is None else until))
+    for step, stop in parts if begun is None else list(parts)[1:]:
+        x = _evaluate(student, codebook, x, noise, condition, step, stop, split)
     return x
 
 
@@ -106,12 +109,13 @@ def sample_with_teacher(
         raise DDError(f"teacher_start must lie in 0..{steps[-1] - 1} (before the last step), got {teacher_start}")
     codebook, groups = teacher.codebook, student.groups
     wide = noise_scale * noise
-    x = sample(student, codebook, wide, condition, steps[:-1], split, begun) if teacher_start else wide
+    before = [step for step in steps[:-1] if step < teacher_start]
+    x = sample(student, codebook, wide, condition, before, split, begun, teacher_start) if before else wide
     prefix = nearest_code(x[:, : groups.starts[teacher_start]], codebook)
     draw = Mapped(noise, codes or Codes.prepare(codebook), solver)
     known_codes = codebook[decode(teacher, condition, filters, draw, prefix, steps[-1])]
     x = torch.cat([known_codes, wide[:, known_codes.shape[1] :]], 1)
-    return _evaluate(student, codebook, x, wide, condition, steps[-1], split)
+    return _evaluate(student, codebook, x, wide, condition, steps[-1], len(groups), split)
 
 
 @torch.no_grad()
@@ -152,10 +156,20 @@ def check_steps(steps: Sequence[int], groups: int) -> None:
 
 
 def _evaluate(
-    student: Student, codebook: Tensor, x: Tensor, noise: Tensor, condition: Condition, step: int, split: int | None
+    student: Student,
+    codebook: Tensor,
+    x: Tensor,
+    noise: Tensor,
+    condition: Condition,
+    step: int,
+    stop: int,
+    split: int | None,
 ) -> Tensor:
+    """The first `stop` groups, of which `step` are known; no group sees those behind it."""
+    groups = student.groups
+    known, wanted = groups.starts[step], groups.starts[stop]
     finished = torch.full((len(noise),), step, dtype=torch.int64, device=noise.device)
-    x = perturb(x, noise, finished, student.groups) if step else noise
-    new = final_codes(student(x, finished, condition), student.groups, codebook, split)
+    point = torch.cat([x[:, :known], noise[:, known:wanted]], 1) if step else noise[:, :wanted]
+    new = final_codes(student(point, finished, condition), groups, codebook, split)
     # What is known stays as it is: it was quantised (or not) by the same split when it was predicted.
-    return perturb(x, new, finished, student.groups) if step else new
+    return torch.cat([x[:, :known], new[:, known:]], 1) if step else new

@@ -39,6 +39,28 @@ def test_student_reads_every_position(kind, options):
     assert idle == set()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"teacher_input": True, "noise_logits": True, "refinements": 2}, {"teacher_input": True, "flow_steps": 3}],
+)
+@pytest.mark.parametrize("kind", ["llamagen", "t2i", "var"])
+def test_first_groups_alone_are_predicted_the_same(kind, options):
+    teacher, condition = make_case(kind)
+    student = build_student("var" if kind == "var" else "llamagen", student_config(teacher, **options))
+    torch.manual_seed(0)
+    for parameter in student.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    noise = torch.randn(B, student.groups.length, 6)
+    with torch.no_grad():
+        for finished in (0, 1):
+            known = torch.full((B,), finished)
+            whole = student(noise, known, condition)
+            for stop in student.groups.starts[finished + 1 :]:
+                part = student(noise[:, :stop], known, condition)
+                torch.testing.assert_close(part.logits, whole.logits[:, :stop], atol=1e-3, rtol=1e-4)
+                torch.testing.assert_close(part.codes, whole.codes[:, :stop], atol=1e-3, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["llamagen", "t2i", "var"])
 def test_student_with_teacher_input_starts_as_the_teacher(kind):
     teacher, condition = make_case(kind)

@@ -36,7 +36,8 @@ class Fixed(nn.Module):
 
     def forward(self, x: torch.Tensor, finished: torch.Tensor, condition: torch.Tensor) -> StudentOutput:
         self.calls.append((x.clone(), finished.clone()))
-        return StudentOutput(self.logits.expand(len(x), -1, -1), self.codes.expand(len(x), -1, -1))
+        logits, codes = (part[:, : x.shape[1]].expand(len(x), -1, -1) for part in (self.logits, self.codes))
+        return StudentOutput(logits, codes)
 
 
 def sure_of(tokens: torch.Tensor) -> torch.Tensor:
@@ -72,10 +73,33 @@ def test_steps_keep_what_is_known_and_put_the_noise_back(teacher):
     codes = sample(student, teacher.codebook, pairs.noise, pairs.condition, (0, 2))
     start = groups.starts[2]
     assert [finished.tolist() for _, finished in student.calls] == [[0] * B, [2] * B]
-    assert torch.equal(student.calls[0][0], pairs.noise)
+    assert torch.equal(student.calls[0][0], pairs.noise[:, :start])
     assert torch.equal(student.calls[1][0], torch.cat([first[:, :start], pairs.noise[:, start:]], 1))
     assert torch.equal(codes[:, :start], first[:, :start])
     assert not torch.equal(codes[:, start:], first[:, start:])
+
+
+@pytest.mark.parametrize("split", [None, 1])
+def test_an_evaluation_stops_where_the_next_one_keeps_nothing(family, teacher, split):
+    """The codes are those of evaluations that predict everything and throw the rest away."""
+    student, pairs, groups = tiny_student(teacher, family).eval(), tiny_pairs(teacher, B), teacher.groups
+    seen = []
+    student.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+    x = pairs.noise
+    for step in (0, 1, 2):
+        finished = torch.full((B,), step)
+        x = perturb(x, pairs.noise, finished, groups)
+        with torch.no_grad():
+            new = final_codes(student(x, finished, pairs.condition), groups, teacher.codebook, split)
+        x = perturb(x, new, finished, groups)
+    seen.clear()
+    drawn = sample(student, teacher.codebook, pairs.noise, pairs.condition, (0, 1, 2), split)
+    torch.testing.assert_close(drawn, x)
+    assert seen == [groups.starts[1], groups.starts[2], groups.length]
+    some = sample(student, teacher.codebook, pairs.noise, pairs.condition, (0, 1), split, until=2)
+    torch.testing.assert_close(
+        some, sample(student, teacher.codebook, pairs.noise, pairs.condition, (0, 1), split)[:, : groups.starts[2]]
+    )
 
 
 def test_split_between_the_heads(teacher):
@@ -121,7 +145,7 @@ def test_teacher_draws_its_groups_from_the_same_noise(teacher, start):
     codes = sample_with_teacher(student, teacher, pairs.noise, pairs.condition, (0, 2), start, Filters())
     assert torch.equal(codes[:, :stop], truth[:, :stop])
     assert torch.equal(codes[:, stop:], teacher.codebook[guess][:, stop:])
-    assert len(student.calls) == (2 if start else 1)
+    assert [x.shape[1] for x, _ in student.calls] == [groups.starts[start]] * bool(start) + [groups.length]
     assert torch.equal(student.calls[-1][0], torch.cat([truth[:, :stop], pairs.noise[:, stop:]], 1))
 
 

@@ -70,8 +70,10 @@ class DDVAR(Trunk, OptionalTerms):
             if before is not None:
                 guess = before.softmax(-1) @ self.quantize.embedding.weight
                 codes, own = torch.where(known[..., None], x, guess), own + self.pass_embed.weight[number]
-            rows = torch.cat([self.class_rows(cond), self.embed(self._inputs(codes), 1)], 1) + own
-            return self._run(rows, cond, data)
+            rows = self.class_rows(cond)
+            if codes.shape[1] > 1:
+                rows = torch.cat([rows, self.embed(self._inputs(codes), 1)], 1)
+            return self._run(rows + own, cond, data)
 
         hidden, auxiliary = self.refine(run, lambda hidden: self._logits(x, hidden, cond))
         return self._output(x, hidden, cond, auxiliary)
@@ -90,17 +92,18 @@ class DDVAR(Trunk, OptionalTerms):
 
         It has two rows, so the linear layers see these two, not one for each of the positions.
         """
-        pair = self.n_d_embed.weight  # (2, D)
+        pair, mask = self.n_d_embed.weight, self.attn_bias_for_masking[..., : h.shape[1], : h.shape[1]]  # (2, D)
         h = h + torch.where(data, pair[1], pair[0])
         for block, linear in zip(self.blocks, self.layerwise_n_d_embed, strict=False):
             noise_row, data_row = linear(pair)
-            h = block(h, cond, self.attn_bias_for_masking, None, torch.where(data, data_row, noise_row))
+            h = block(h, cond, mask, None, torch.where(data, data_row, noise_row))
         noise_row, data_row = self.layerwise_n_d_embed[-1](pair)
         return h + torch.where(data, data_row, noise_row)
 
     def _inputs(self, codes: Tensor) -> Tensor:
-        """(B, L - 1, C): what the teacher reads when these are the codes."""
-        maps = self.quantize.accumulate(list(codes.split(list(self.groups.sizes), 1))[:-1])
+        """(B, n - 1, C): what the teacher reads when these (B, n, C) are the codes."""
+        sizes = self.groups.sizes[: self.groups.starts.index(codes.shape[1])]
+        maps = self.quantize.accumulate(list(codes.split(list(sizes), 1))[:-1])
         return torch.cat([self.quantize.next_rows(f_hat, scale + 1) for scale, f_hat in enumerate(maps)], 1)
 
     def _logits(self, x: Tensor, hidden: Tensor, cond: Tensor) -> Tensor:

@@ -47,6 +47,18 @@ def test_student_learns_from_padded_prompts(teacher, options):
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @torch.no_grad()
+def test_first_tokens_alone_are_predicted_the_same(teacher, options):
+    student, condition = make_student(teacher, **options), prompts()
+    x = torch.randn(len(LENGTHS), SIDE**2, C, generator=torch.Generator().manual_seed(8))
+    for finished, stop in ((0, 1), (0, 6), (5, 6), (5, 11)):
+        known = torch.full((len(LENGTHS),), finished)
+        whole, part = student(x, known, condition), student(x[:, :stop], known, condition)
+        torch.testing.assert_close(part.logits, whole.logits[:, :stop], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(part.codes, whole.codes[:, :stop], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@torch.no_grad()
 def test_student_rows_depend_on_themselves_alone(teacher, options):
     student, condition = make_student(teacher, **options), prompts()
     x = torch.randn(len(LENGTHS), SIDE**2, C, generator=torch.Generator().manual_seed(7))
