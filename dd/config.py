@@ -106,9 +106,7 @@ class LossConfig(Section):
     cross_entropy: float = Field(1.0, ge=0)
     regression: float = Field(0.0, ge=0)
     perceptual: float = Field(0.0, ge=0)
-    perceptual_network: str = Field(
-        "lpips", description="lpips, or an extractor of the zoo (second.frechet: only that)"
-    )
+    perceptual_network: str = Field("lpips", description="lpips, or an extractor of the zoo (frechet: only that)")
     auxiliary: float = Field(0.3, ge=0, description="cross-entropy of the passes before the last (refinements)")
     own_prefix: float = Field(0.0, ge=0, description="cross-entropy against the teacher's tokens behind the student's")
     soft: float = Field(0.0, ge=0, description="KL divergence from the distributions of distill.source")
