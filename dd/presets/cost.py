@@ -6,6 +6,7 @@ minute on the card, its own rate takes their place (`dd.presets.rates`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from dd import config
@@ -145,6 +146,11 @@ def _distill(experiment: Experiment, counts: Counts, card: Card, cards: int) -> 
     return StageCost("distill", steps * pairs, "pairs", terms, memory.total(rows), cards, SCALING)
 
 
+def evaluations(counts: Counts, kept: Sequence[int]) -> float:
+    """Whole passes of the student that several evaluations are worth: all but the last stop at what the next keeps."""
+    return 1 + sum(counts.starts[group] for group in kept) / counts.tokens
+
+
 def _evaluate(experiment: Experiment, counts: Counts, card: Card, cards: int) -> StageCost:
     settings = experiment.evaluate
     teacher: float = 0
@@ -155,10 +161,11 @@ def _evaluate(experiment: Experiment, counts: Counts, card: Card, cards: int) ->
             case config.TeacherSampler():
                 teacher += 1
             case config.StudentSampler():
-                student += len(sampler.steps)
+                student += evaluations(counts, sampler.steps[1:])
             case config.TeacherInvolvedSampler():
                 teacher += (sampler.steps[-1] - sampler.teacher_start) / counts.groups
-                student += len(sampler.steps)
+                kept = [step for step in sampler.steps[1:-1] if step < sampler.teacher_start]
+                student += evaluations(counts, (*kept, sampler.teacher_start))
             case config.SkipSampler() | config.OneStepSampler():
                 student += 1
         drawn += not isinstance(sampler, config.RealSampler | config.ReconstructionSampler)
@@ -168,7 +175,7 @@ def _evaluate(experiment: Experiment, counts: Counts, card: Card, cards: int) ->
         Term(
             "students",
             forward / (card.bf16 * PRODUCTS),
-            f"{student:g} x {counts.student / 1e9:,.0f} GFLOP / ({card.bf16 / 1e12:g} TFLOP/s bf16 x {PRODUCTS:g})",
+            f"{student:.3g} x {counts.student / 1e9:,.0f} GFLOP / ({card.bf16 / 1e12:g} TFLOP/s bf16 x {PRODUCTS:g})",
         )
     )
     pictures = drawn * (counts.decoder + counts.inception)

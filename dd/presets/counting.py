@@ -29,15 +29,16 @@ VGG_SIDE, INCEPTION_SIDE = 256, 299
 class Counts:
     """Of one image. teacher: a pass over all tokens, unguided; guided: 2 where each pass is done twice, else 1.
 
-    launches: operations that one step of the teacher's loop calls. groups: steps of that loop. tokens, codes, width: L,
-    V, C. weights: bytes of the teacher's transformer, float32; cache: bytes of keys and values of a whole image,
-    float32. decoder, perceptual, inception: forward passes.
+    launches: operations that one step of the teacher's loop calls. groups: steps of that loop. starts: tokens before
+    each, and L. tokens, codes, width: L, V, C. weights: bytes of the teacher's transformer, float32; cache: bytes of
+    keys and values of a whole image, float32. decoder, perceptual, inception: forward passes.
     """
 
     teacher: float
     guided: int
     launches: int
     groups: int
+    starts: tuple[int, ...]
     tokens: int
     codes: int
     width: int
@@ -69,6 +70,7 @@ def count(experiment: Experiment) -> Counts:
             guided=rows,
             launches=launches,
             groups=len(teacher.groups),
+            starts=teacher.groups.starts,
             tokens=length,
             codes=len(teacher.codebook),
             width=width,
