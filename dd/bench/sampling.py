@@ -352,6 +352,10 @@ def _show(plan: Plan, timings: list[Timing]) -> None:
         drawing, decoding = (t.tokens_seconds_per_image, t.tokens_limit), (t.decode_seconds_per_image, t.decode_limit)
         seconds = (*drawing, *decoding, t.seconds_per_image)
         table.add_row(
-            t.sampler, str(t.evaluations), *(f"{1000 * s:.4g}" for s in seconds), f"{t.speedup:.1f} x", memory
+            t.sampler, str(t.evaluations), *(_milliseconds(s) for s in seconds), f"{t.speedup:.1f} x", memory
         )
     Console().print(table)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:,.0f}" if seconds >= 0.1 else f"{1000 * seconds:.3g}"

@@ -53,6 +53,10 @@ def test_table_names_the_run():
     assert "dd, one step" in output
 
 
+def test_long_times_are_written_out():
+    assert [bench_sampling._milliseconds(s) for s in (23.98, 0.1234, 0.00456)] == ["23,980", "123", "4.56"]
+
+
 def test_compiled_rows_beside_eager_ones(monkeypatch):
     compiled = []
     monkeypatch.setattr(compiled_models, "compile_blocks", compiled.append)
