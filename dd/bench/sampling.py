@@ -351,9 +351,7 @@ def _show(plan: Plan, timings: list[Timing]) -> None:
         memory = "" if t.peak_memory_gb is None else f"{t.peak_memory_gb:.2f}"
         drawing, decoding = (t.tokens_seconds_per_image, t.tokens_limit), (t.decode_seconds_per_image, t.decode_limit)
         seconds = (*drawing, *decoding, t.seconds_per_image)
-        table.add_row(
-            t.sampler, str(t.evaluations), *(_milliseconds(s) for s in seconds), f"{t.speedup:.1f} x", memory
-        )
+        table.add_row(t.sampler, str(t.evaluations), *(_milliseconds(s) for s in seconds), f"{t.speedup:.1f} x", memory)
     Console().print(table)
 
 
