@@ -202,12 +202,15 @@ class Stage:
         if done := sum(row is not None for row in there.values()):
             log.info("evaluate %s: continuing with %d of %d rows finished", self.name, done, len(order))
         partner: Measured | None = None
-        bar: Progress[None] = progress(len(order), unit="samplers", label=f"evaluate {self.name}", done=done)
-        with bar:
+        images = self.settings.images
+        total, label = len(order) * images, f"evaluate {self.name}"
+        self.bar: Progress[None] = progress(total, unit="images", label=label, done=done * images)
+        with self.bar:
             for number, sampler in order:
                 if (finished := there[number]) is None:
+                    before = self.bar.step
                     finished = there[number] = self._finish(sampler, partner, files[number])
-                    bar.update()
+                    self.bar.update(images - (self.bar.step - before))
                 if sampler.name == "teacher":
                     partner = (finished.partner() if finished else None) or partner
         if self.share.rank:
@@ -234,12 +237,20 @@ class Stage:
         folder = self.keep / file_name(sampler_label(sampler)) if self.keep else None
         pair = None if self._is_floor(sampler) or sampler.name == "teacher" else partner
         read = self.reader and self.reader.reading(self.floor.attributes if self._is_floor(sampler) else None)
-        found = self.evaluation.measure(
-            self._batches(sampler), pair, folder, self.settings.seed, read or None, self.share
-        )
+        batches = self._counted(self._batches(sampler))
+        found = self.evaluation.measure(batches, pair, folder, self.settings.seed, read or None, self.share)
         if self.unread is None:
             return found
         return replace(found, missing={**found.missing, "caption_accuracy": self.unread})
+
+    def _counted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches of this process, each of which stands for one of every process in the progress shown."""
+        left = self.settings.images
+        for images, classes in batches:
+            yield images, classes
+            counted = min(left, len(images) * self.share.world)
+            left -= counted
+            self.bar.update(counted)
 
     def _reason(self, sampler: config.Sampler) -> str | None:
         """Why a sampler cannot be measured, or None."""

@@ -6,7 +6,7 @@
         bar.update(1)
 
 On a terminal this is a tqdm bar. Elsewhere (a pipe, a file, or the environment variable `CI` is set) it is one log line
-every 30 seconds. With `DD_QUIET` (`dd-cli --quiet`) there is no bar.
+every 30 seconds, with the time that is left at the rate so far. With `DD_QUIET` (`dd-cli --quiet`) there is no bar.
 
 If `DD_PROGRESS_FILE` names a file, it holds one line of JSON, replaced as a whole so that a reader
 never sees half of it: `{"step": 12, "total": 40, "unit": "shards", "rate": 0.8, "label": "trajectories"}`; `rate` is in
@@ -119,8 +119,9 @@ class Progress(Generic[T]):
     def _line(self, shown: dict[str, float]) -> str:
         of = f"/{self.total}" if self.total is not None else ""
         rate = f", {self.rate:.3g} {self.unit}/s" if self.rate else ""
+        left = "" if self.total is None or not self.rate else f", {_time((self.total - self.step) / self.rate)} left"
         extra = "".join(f", {key} {value:.4g}" for key, value in shown.items())
-        return f"{self.label or 'progress'}: {self.step}{of} {self.unit}{rate}{extra}"
+        return f"{self.label or 'progress'}: {self.step}{of} {self.unit}{rate}{left}{extra}"
 
     def _write(self) -> None:
         if self.path is None:
@@ -134,6 +135,13 @@ class Progress(Generic[T]):
         except OSError as error:  # watching is a courtesy: it must never stop the work that is watched
             logger.warning("cannot write progress to %s: %s", self.path, error)
             self.path = None
+
+
+def _time(seconds: float) -> str:
+    """A rough duration: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def progress(work: Iterable[T] | int | None, *, unit: str, label: str = "", done: int = 0) -> Progress[T]:

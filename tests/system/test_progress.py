@@ -8,7 +8,7 @@ import pytest
 
 import dd.system.progress
 from dd.system import progress as module
-from dd.system.progress import keep_rates, progress
+from dd.system.progress import _time, keep_rates, progress
 
 
 def test_iterating_writes_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +37,7 @@ def test_log_line_without_a_terminal(monkeypatch: pytest.MonkeyPatch, caplog: py
     with caplog.at_level(logging.INFO, logger="dd.system.progress"), progress(4, unit="steps", label="distill") as bar:
         bar.update(1, loss=2.0)
     assert caplog.messages[0].startswith("distill: 1/4 steps, ")
-    assert caplog.messages[0].endswith("loss 2")
+    assert caplog.messages[0].endswith(" left, loss 2")
 
 
 def test_an_unwritable_file_only_warns(
@@ -67,3 +67,10 @@ def test_loops_keep_their_rate_after_a_minute(tmp_path: Path, monkeypatch: pytes
     found = json.loads((tmp_path / "rates" / "distill.json").read_text())
     assert found["rate"] == pytest.approx(6 / 61)
     assert (found["unit"], found["device"], found["seconds"]) == ("steps", "NVIDIA H100", 61)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(3.4, "3 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1.5 h")]
+)
+def test_time_left(seconds: float, said: str) -> None:
+    assert _time(seconds) == said
