@@ -21,7 +21,13 @@ def test_each_panel_shows_what_was_measured_and_says_what_was_not():
     figure = geometry_figure(STUDENTS)
     panels = dict(zip(PANELS, figure.axes, strict=True))
     lines = {line.get_label(): line.get_xydata().tolist() for line in panels["quality_ratio"].lines}
-    assert lines == {"1 step": [[49, 1.6], [256, 1.6]], "2 steps": [[49, 1.7], [256, 1.7]]}
-    assert "wide, 1,024 codes" in {text.get_text() for text in panels["speedup"].texts}
+    assert lines["small"] == [[49, 1.6], [49, 1.7]]
+    assert lines["wide"] == [[256, 1.6], [256, 1.7]]
+    entries = [text.get_text() for text in figure.legends[0].texts]
+    assert entries == ["small: 49 tokens, 32 codes", "wide: 256 tokens, 1,024 codes", "1 step", "2 steps"]
     assert [text.get_text() for text in panels["latency_speedup"].texts] == ["nothing measured"]
     assert not panels["latency_speedup"].lines
+
+
+def test_nothing_measured_yet():
+    assert all(axis.texts[0].get_text() == "nothing measured" for axis in geometry_figure([]).axes)
