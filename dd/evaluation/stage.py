@@ -140,6 +140,7 @@ class Stage:
         if self.experiment.condition == "text":
             self.reader, self.unread = open_reader(root, name, self.settings.protocol, device)
         self.folder = root / "work" / self._fingerprint()
+        self.bar: Progress[None] | None = None  # of `rows`
 
     def _fingerprint(self) -> str:
         """What finished rows belong to: code, parameters, networks, metric and reference."""
@@ -204,7 +205,7 @@ class Stage:
         partner: Measured | None = None
         images = self.settings.images
         total, label = len(order) * images, f"evaluate {self.name}"
-        self.bar: Progress[None] = progress(total, unit="images", label=label, done=done * images)
+        self.bar = progress(total, unit="images", label=label, done=done * images)
         with self.bar:
             for number, sampler in order:
                 if (finished := there[number]) is None:
@@ -250,7 +251,8 @@ class Stage:
             yield images, classes
             counted = min(left, len(images) * self.share.world)
             left -= counted
-            self.bar.update(counted)
+            if self.bar is not None:
+                self.bar.update(counted)
 
     def _reason(self, sampler: config.Sampler) -> str | None:
         """Why a sampler cannot be measured, or None."""

@@ -221,19 +221,20 @@ class Teacher(nn.Module, ABC):
 class Student(nn.Module, ABC):
     """The few-step generator: every position at once, from noise and the codes known so far.
 
-    No group may see a later one, so that a sequence can be predicted as far as it is needed.
     passes: of its transformer in one evaluation; more than one where it refines its own prediction.
+    causal: no group sees a later one, so that `forward` can predict the first groups alone, as samplers ask.
     """
 
     groups: Groups
     passes: int = 1
+    causal: bool = False
 
     @abstractmethod
     def forward(self, x: Tensor, finished: Tensor, condition: Condition) -> StudentOutput:
-        """Predict the sequence, or its first groups.
+        """Predict the sequence.
 
-        x: (B, n, C), row b holds codes in its first `finished[b]` groups and its initial noise after them; n = L, or
-        the number of tokens in some first groups.
+        x: (B, n, C), row b holds codes in its first `finished[b]` groups and its initial noise after them; n = L, or,
+        of a causal student, the number of tokens in some first groups.
         finished: (B,) int64, number of groups already known, 0..K.
         """
 

@@ -14,8 +14,9 @@ from dd.models.heads import FlowLogits, NoiseLogits
 
 
 class OptionalTerms(Student):
-    """A student with the optional terms; its family gives the trunk, the inputs and the plain logits."""
+    """A student with the optional terms; its family gives the causal trunk, the inputs and the plain logits."""
 
+    causal = True
     options: StudentOptions
     noise_term: NoiseLogits
     flow_term: FlowLogits

@@ -57,6 +57,11 @@ class StudentModel(_Component):
         """Sizes of the groups, as the teacher draws them."""
         return self.network.groups
 
+    @property
+    def causal(self) -> bool:
+        """Whether it can draw the first groups alone."""
+        return self.network.causal
+
     def forward(self, x: Tensor, finished: Tensor, condition: Condition) -> StudentOutput:
         """As `dd.models.base.Student.forward`."""
         with torch.autocast(x.device.type, self.half_precision, enabled=self.half_precision is not None):
@@ -199,7 +204,9 @@ class DDPipeline(DiffusionPipeline):
         with self.progress_bar(total=len(points)) as bar:
             for index, point in enumerate(points):
                 steps = (0, point) if index else (0,)
-                codes = sample(self.transformer, codebook, noise, condition, steps, split, codes)
+                last = point == points[-1] or callback_on_step_end is not None  # a callback sees whole images
+                until = None if last else points[index + 1]
+                codes = sample(self.transformer, codebook, noise, condition, steps, split, codes, until)
                 if callback_on_step_end is not None:
                     given = dict.fromkeys(callback_on_step_end_tensor_inputs, codes)
                     codes = (callback_on_step_end(self, index, point, given) or {}).pop("latents", codes)

@@ -62,16 +62,16 @@ def sample(
 ) -> Tensor:
     """One student evaluation per entry of `steps`, each the number of groups kept before it.
 
-    An evaluation goes no further than what the next one keeps. noise: (B, L, C). begun: (B, L, C) the result of the
-    first one, if it is known already. until: the groups wanted, all by default. Returns (B, L, C), or the tokens of
-    these groups. Raises DDError for steps that do not start at 0, do not rise, or lie beyond the groups.
+    A causal student's evaluation goes no further than what the next one keeps. noise: (B, L, C). begun: (B, L, C) the
+    result of the first one, if it is known already. until: the groups wanted, all by default. Returns (B, L, C), or the
+    tokens of these groups. Raises DDError for steps that do not start at 0, do not rise, or lie beyond the groups.
     """
     check_steps(steps, len(student.groups))
     x = noise if begun is None else begun
     parts = pairwise((*steps, len(student.groups) if until is None else until))
     for step, stop in parts if begun is None else list(parts)[1:]:
         x = _evaluate(student, codebook, x, noise, condition, step, stop, split)
-    return x
+    return x if until is None else x[:, : student.groups.starts[until]]
 
 
 @torch.no_grad()
@@ -165,9 +165,9 @@ def _evaluate(
     stop: int,
     split: int | None,
 ) -> Tensor:
-    """The first `stop` groups, of which `step` are known; no group sees those behind it."""
+    """The first `stop` groups, of which `step` are known; all groups of a student that is not causal."""
     groups = student.groups
-    known, wanted = groups.starts[step], groups.starts[stop]
+    known, wanted = groups.starts[step], groups.starts[stop if student.causal else -1]
     finished = torch.full((len(noise),), step, dtype=torch.int64, device=noise.device)
     point = torch.cat([x[:, :known], noise[:, known:wanted]], 1) if step else noise[:, :wanted]
     new = final_codes(student(point, finished, condition), groups, codebook, split)

@@ -28,6 +28,8 @@ LABELS = torch.arange(B)
 class Fixed(nn.Module):
     """A student whose logits and codes are given; it notes what it was asked."""
 
+    causal = True
+
     def __init__(self, groups: Groups, logits: torch.Tensor, codes: torch.Tensor | None = None) -> None:
         super().__init__()
         self.groups, self.logits = groups, logits
@@ -100,6 +102,15 @@ def test_an_evaluation_stops_where_the_next_one_keeps_nothing(family, teacher, s
     torch.testing.assert_close(
         some, sample(student, teacher.codebook, pairs.noise, pairs.condition, (0, 1), split)[:, : groups.starts[2]]
     )
+
+
+def test_a_student_that_is_not_causal_always_sees_everything(teacher):
+    groups, pairs = teacher.groups, tiny_pairs(teacher, B)
+    student = Fixed(groups, sure_of(pairs.tokens))
+    student.causal = False
+    codes = sample(student, teacher.codebook, pairs.noise, pairs.condition, (0, 1, 2), until=2)
+    assert [x.shape[1] for x, _ in student.calls] == [groups.length] * 3
+    assert torch.equal(codes, teacher.codebook[pairs.tokens][:, : groups.starts[2]])
 
 
 def test_split_between_the_heads(teacher):
