@@ -68,8 +68,8 @@ def sample(
     """
     check_steps(steps, len(student.groups))
     x = noise if begun is None else begun
-    parts = pairwise((*steps, len(student.groups) if until is None else until))
-    for step, stop in parts if begun is None else list(parts)[1:]:
+    ends = (*steps, len(student.groups) if until is None else until)
+    for step, stop in pairwise(ends if begun is None else ends[1:]):
         x = _evaluate(student, codebook, x, noise, condition, step, stop, split)
     return x if until is None else x[:, : student.groups.starts[until]]
 
@@ -167,9 +167,9 @@ def _evaluate(
 ) -> Tensor:
     """The first `stop` groups, of which `step` are known; all groups of a student that is not causal."""
     groups = student.groups
-    known, wanted = groups.starts[step], groups.starts[stop if student.causal else -1]
+    kept, wanted = groups.starts[step], groups.starts[stop if student.causal else -1]
     finished = torch.full((len(noise),), step, dtype=torch.int64, device=noise.device)
-    point = torch.cat([x[:, :known], noise[:, known:wanted]], 1) if step else noise[:, :wanted]
+    point = torch.cat([x[:, :kept], noise[:, kept:wanted]], 1) if step else noise[:, :wanted]
     new = final_codes(student(point, finished, condition), groups, codebook, split)
     # What is known stays as it is: it was quantised (or not) by the same split when it was predicted.
-    return torch.cat([x[:, :known], new[:, known:]], 1) if step else new
+    return torch.cat([x[:, :kept], new[:, kept:]], 1) if step else new
