@@ -119,6 +119,7 @@ class SecondPhaseConfig(Section):
     rate: float = Field(0.2, gt=0, le=1, description="its peak rates, as a share of the first phase's")
     pairs: float = Field(0.3, ge=0, description="factor of the terms that compare with the pairs")
     score: float = Field(0.0, ge=0, description="score distillation against a network that learns the student's tokens")
+    conditional_score: float = Field(0.0, ge=0, description="the same on noisy code vectors (Distilled Decoding 2)")
     fake_score_lr: float = Field(1e-3, gt=0, description="learning rate of that network")
     fake_score_muon_lr: float = Field(0.005, ge=0, description="Muon for its blocks' matrices; 0 leaves them to AdamW")
     warmup: int = Field(50, ge=0, description="first of its steps, in which only that network and the moments learn")
@@ -129,8 +130,8 @@ class SecondPhaseConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> SecondPhaseConfig:
-        if self.steps and not (self.pairs or self.score or self.frechet):
-            raise ValueError("pairs, score and frechet are all 0: nothing is left to train on")
+        if self.steps and not (self.pairs or self.score or self.conditional_score or self.frechet):
+            raise ValueError("pairs, score, conditional_score and frechet are all 0: nothing is left to train on")
         if self.steps and self.warmup >= self.steps:
             raise ValueError(
                 f"warmup must be below steps ({self.steps}), got {self.warmup}: the student would not learn"

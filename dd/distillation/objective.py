@@ -17,7 +17,15 @@ from torch import Tensor, nn
 from dd.config import DistillConfig, SecondPhaseConfig
 from dd.distillation.frechet import MatchingLoss, straight_through
 from dd.distillation.losses import LossWeights, distillation_loss
-from dd.distillation.on_policy import FakeScore, fake_score_loss, own_prefix_loss, own_tokens, score_loss, teacher_view
+from dd.distillation.on_policy import (
+    ConditionalScore,
+    FakeScore,
+    fake_score_loss,
+    own_prefix_loss,
+    own_tokens,
+    score_loss,
+    teacher_view,
+)
 from dd.distillation.perceptual import code_distance, recomputed, training_decoder
 from dd.distillation.soft_targets import SoftTargets, soft_loss
 from dd.distillation.task import Pairs, Task
@@ -75,9 +83,11 @@ class Objective:
         self.teacher = task.teacher.to(self.device).eval().requires_grad_(False)
         self.codebook = self.teacher.codebook
         self.codes = Codes.prepare(self.codebook)
-        self.bare_fake_score = FakeScore(self.teacher) if self.second.score else None
+        scores = self.second.score or self.second.conditional_score
+        self.bare_fake_score = FakeScore(self.teacher) if scores else None
         self.fake_score = None if self.bare_fake_score is None else accelerator.prepare(self.bare_fake_score)
         decode = training_decoder(self.teacher.tokenizer, config.precision, self.device.type)
+        self.conditional_score = ConditionalScore() if self.second.conditional_score else None
         self.drawn = self.teacher.decode if self.device.type == "cpu" else recomputed(decode, config.decode_chunk)
         self.split = config.split if config.loss_split else None
         self.distance = None
@@ -91,7 +101,11 @@ class Objective:
 
     def parts(self) -> dict[str, nn.Module]:
         """The objective's state that a checkpoint must contain, by name."""
-        found = {"matching": self.matching, "fake_score": self.bare_fake_score}
+        found = {
+            "matching": self.matching,
+            "fake_score": self.bare_fake_score,
+            "conditional_score": self.conditional_score,
+        }
         return {name: part for name, part in found.items() if part is not None}
 
     def warm_up(self, model: Model, pairs: Pairs, finished: Tensor) -> dict[str, Tensor]:
@@ -114,8 +128,11 @@ class Objective:
     def _frechet(self, output: StudentOutput, pairs: Pairs, unknown: Tensor, finished: Tensor) -> Tensor:
         if self.matching is None:
             return torch.zeros((), device=self.device)
-        drawn = torch.where(unknown[..., None], straight_through(output, self.codebook), self.codebook[pairs.tokens])
-        return self.second.frechet * self.matching(self.drawn(drawn), finished)
+        return self.second.frechet * self.matching(self.drawn(self._vectors(output, pairs, unknown)), finished)
+
+    def _vectors(self, output: StudentOutput, pairs: Pairs, unknown: Tensor) -> Tensor:
+        """(B, L, C): the student's where a position is unknown, with its gradient; the pair's elsewhere."""
+        return torch.where(unknown[..., None], straight_through(output, self.codebook), self.codebook[pairs.tokens])
 
     def terms(self, model: Model, pairs: Pairs, finished: Tensor, second: bool) -> tuple[dict[str, Tensor], Tensor]:
         """The loss terms, and a zero that keeps untrained heads in the graph of several processes."""
@@ -155,8 +172,7 @@ class Objective:
     def _on_policy(self, output: StudentOutput, pairs: Pairs, unknown: Tensor, second: bool) -> dict[str, Tensor]:
         """The terms that need the teacher's view of the student's own tokens (`dd.distillation.on_policy`)."""
         task, own_prefix = self.task, self.own_prefix * (self.second.pairs if second else 1)
-        score = self.second.score if second else 0
-        if not (own_prefix or score):
+        if not (own_prefix or (second and self.fake_score is not None)):
             return {}
         own, terms = own_tokens(output, pairs.tokens, unknown), {}
         with autocast(self.precision, self.device.type):
@@ -165,11 +181,15 @@ class Objective:
         if own_prefix:
             loss = own_prefix_loss(output, pairs.noise, view, unknown, self.codes, task.solver)
             terms["own_prefix"] = own_prefix * loss
-        if score:
-            assert self.fake_score is not None
+        if second and self.fake_score is not None:
             with autocast(self.precision, self.device.type):
                 learnt = self.fake_score(own, pairs.condition)
-            terms["score"] = score * score_loss(output, view, learnt, unknown)
+            if self.second.score:
+                terms["score"] = self.second.score * score_loss(output, view, learnt, unknown)
+            if self.conditional_score is not None:
+                vectors = self._vectors(output, pairs, unknown)
+                loss = self.conditional_score(vectors, view, learnt, unknown, self.codebook)
+                terms["conditional_score"] = self.second.conditional_score * loss
             terms["fake_score"] = fake_score_loss(learnt, own, unknown)
         return terms
 

@@ -1,8 +1,8 @@
-"""What the teacher says about the student's own tokens: two loss terms beyond the paper.
+"""What the teacher says about the student's own tokens: three loss terms beyond the paper.
 
 Late in a sequence a few-step student has left the trajectory, and the tokens of the pair are no longer what the teacher
 would draw after the tokens that the student has predicted. One parallel pass of the teacher over the student's tokens
-gives what it would draw, which is used in two ways:
+gives what it would draw, which is used in three ways:
 
 own_prefix  cross-entropy against the tokens that the *same noise* leads to after the student's own tokens
             (an on-policy target, as in DAgger, Ross et al. 2011). The true trajectory is its fixed point, and since
@@ -22,11 +22,13 @@ from torch.nn import functional as F
 
 from dd.distillation.losses import cross_entropy, mean_over
 from dd.flow.grid import Solver
-from dd.flow.map import Codes, map_noise
+from dd.flow.map import Codes, map_noise, posterior
 from dd.models.base import Condition, Filters, StudentOutput, Teacher
 
 # Bound of a log-ratio (nats): filtered codes have -inf, and single codes must not rule a step.
 CLIP = 3.0
+# Times t at which code vectors are compared: 0 is noise, at 1 the vector itself is left.
+TIMES = (0.02, 0.98)
 
 
 class FakeScore(nn.Module):
@@ -69,6 +71,38 @@ def score_loss(output: StudentOutput, view: Tensor, fake_score: Tensor, unknown:
     """
     ratio = (view - fake_score.detach()).clamp(-CLIP, CLIP)
     return mean_over(-(output.logits.float().softmax(-1) * ratio).sum(-1), unknown)
+
+
+class ConditionalScore(nn.Module):
+    """The student's term in code space. Its one buffer counts calls, so that a resumed run draws the same noise."""
+
+    calls: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, drawn: Tensor, view: Tensor, fake_score: Tensor, unknown: Tensor, codebook: Tensor) -> Tensor:
+        """drawn: (B, L, C) the student's vectors, with its gradient. view, fake_score: as for `score_loss`.
+
+        With x_t = (1-t) e + t q the scores differ by t (m_fake - m_teacher) / (1-t)^2, where m is the posterior mean.
+        Every t counts alike, and an image's difference is divided by its mean distance to the teacher's posterior
+        means, as in distribution matching (Yin et al. 2023).
+        """
+        generator = torch.Generator(drawn.device).manual_seed(int(self.calls))
+        self.calls += 1
+        with torch.no_grad():
+            q = drawn.flatten(0, 1).float()
+            noise = torch.randn(q.shape, generator=generator, device=q.device)
+            t = torch.empty(len(q), device=q.device).uniform_(*TIMES, generator=generator)
+            x = torch.lerp(noise, q, t[:, None])
+            teacher = posterior(x, t, view.flatten(0, 1), codebook)[1]
+            student = posterior(x, t, fake_score.flatten(0, 1), codebook)[1]
+            away = (q - teacher).norm(dim=-1).view(unknown.shape)
+            size = (away * unknown).sum(1) / unknown.sum(1).clamp_min(1)
+            push = (student - teacher).view_as(drawn) / size.clamp_min(1e-6)[:, None, None]
+            aim = drawn - push
+        return mean_over((drawn - aim).square().sum(-1) / 2, unknown)
 
 
 def fake_score_loss(fake_score: Tensor, own: Tensor, unknown: Tensor) -> Tensor:

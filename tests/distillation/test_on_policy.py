@@ -5,6 +5,7 @@ import torch
 
 from dd.distillation.on_policy import (
     CLIP,
+    ConditionalScore,
     FakeScore,
     fake_score_loss,
     own_prefix_loss,
@@ -12,7 +13,7 @@ from dd.distillation.on_policy import (
     score_loss,
     teacher_view,
 )
-from dd.flow.map import Codes
+from dd.flow.map import Codes, posterior
 from dd.models.base import Filters, StudentOutput
 from tests.helpers.tiny import V, tiny_pairs, tiny_teacher
 
@@ -75,3 +76,42 @@ def test_a_shadow_equal_to_the_teacher_gives_no_push(family, off):
     assert fake_score.network.tokenizer is teacher.tokenizer
     output = certain(pairs.tokens, 1.0)
     assert abs(score_loss(output, view, found, unknown).item()) < 1e-4
+
+
+def test_the_conditional_score_moves_vectors_towards_what_the_teacher_finds_likelier():
+    codebook = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, 5.0]])
+    drawn = codebook[torch.tensor([[1, 1, 0, 1]])].requires_grad_()
+    teacher = torch.tensor([0.9, 0.1, 0.0]).log().expand(1, 4, 3)
+    fake = torch.tensor([0.1, 0.9, 0.0]).clamp_min(1e-9).log().expand(1, 4, 3)
+    unknown = torch.tensor([[True, True, True, False]])
+    score = ConditionalScore()
+    for _ in range(200):
+        score(drawn, teacher, fake, unknown, codebook).backward()
+    assert (drawn.grad[0, :3, 0] > 0).all()  # downhill is towards the first code
+    assert drawn.grad[0, 3].abs().max() == 0
+    assert drawn.grad[0, :3, 1].abs().max() < 1e-5
+    assert score(drawn, teacher, teacher, unknown, codebook).item() == 0
+
+
+def test_the_conditional_score_is_the_gradient_of_a_divergence():
+    """Of the KL divergence between the noisy student and teacher, as one vector of the student moves."""
+    codebook, t = torch.tensor([[-1.0], [0.5], [2.0]]), 0.6
+    p_student, p_teacher = torch.tensor([0.3, 0.5, 0.2]), torch.tensor([0.2, 0.2, 0.6])
+    grid = torch.linspace(-12, 12, 20001)[:, None].double()
+
+    def density(p, vectors):
+        return (p.double() * torch.exp(-(((grid - t * vectors.double().T) / (1 - t)) ** 2) / 2)).sum(1) / (1 - t)
+
+    moved = codebook.clone().requires_grad_()
+    q, p = density(p_student, moved), density(p_teacher, codebook)
+    (q * (q.log() - p.log())).sum().mul(grid[1, 0] - grid[0, 0]).div((2 * torch.pi) ** 0.5).backward()
+
+    def mean_push(code):
+        noise = torch.linspace(-6, 6, 4001)[:, None]
+        x, times = (1 - t) * noise + t * codebook[code], torch.full((4001,), t)
+        means = [posterior(x, times, probs.log().expand(4001, 3), codebook)[1] for probs in (p_student, p_teacher)]
+        weight = torch.exp(-noise.square() / 2) / (2 * torch.pi) ** 0.5 * (noise[1] - noise[0])
+        return ((means[0] - means[1]) * weight).sum() * t / (1 - t) ** 2
+
+    wanted = torch.stack([p_student[code] * t * mean_push(code) for code in range(3)])
+    assert torch.allclose(moved.grad[:, 0], wanted, atol=2e-4)
