@@ -69,9 +69,7 @@ class TrajectoriesConfig(Section):
     shard_size: PositiveInt = 1024
     batch: PositiveInt = 256
     seed: int = Field(0, ge=0)
-    precision: Literal["fp32", "tf32"] = Field(
-        "fp32", description="of the teacher's products on a card; the map's: fp32"
-    )
+    precision: Literal["fp32", "tf32"] = Field("fp32", description="of the teacher's products; the map's stay fp32")
     solver: SolverConfig = SolverConfig()
 
 
@@ -126,6 +124,7 @@ class SecondPhaseConfig(Section):
     frechet: float = Field(0.0, ge=0, description="distance of the student's pictures to the teacher's, together")
     pictures: int = Field(4096, ge=2, description="of the teacher, that frechet compares with")
     frechet_memory: PositiveInt = Field(2000, description="pictures of a trajectory point that its moments span")
+    own_start: bool = Field(False, description="later points begin with the student's own tokens, as in sampling")
     guidance: float | None = Field(None, description="the teacher's in this phase; null: that of the pairs")
 
     @model_validator(mode="after")

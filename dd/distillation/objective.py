@@ -72,10 +72,11 @@ def _as_they_are(codes: Tensor) -> Tensor:
 
 
 class Objective:
-    """The loss terms of a run. `parts` are those with state."""
+    """The loss terms of a run. `parts` are those with state. causal: the student's (`dd.models.base.Student`)."""
 
-    def __init__(self, task: Task, config: DistillConfig, accelerator: Accelerator) -> None:
+    def __init__(self, task: Task, config: DistillConfig, accelerator: Accelerator, causal: bool = False) -> None:
         self.task, self.device, self.several = task, accelerator.device, accelerator.num_processes > 1
+        self.causal, self.last_point = causal, max(config.timesteps)
         self.precision, self.own_prefix, self.soft = config.precision, config.losses.own_prefix, config.losses.soft
         self.second = config.second if config.second.steps else SecondPhaseConfig(pairs=1.0)
         self.weights = LossWeights(**config.losses.model_dump(include=set(LossWeights.__annotations__)))
@@ -115,6 +116,8 @@ class Objective:
         the guided teacher would push the student beyond the guidance.
         """
         pairs, _ = self._follow(pairs, finished)
+        if self.second.own_start:
+            pairs = self._begun(model, pairs, finished)
         with torch.no_grad():
             output, unknown = self.predict(model, pairs, finished)
             self._frechet(output, pairs, unknown, finished)
@@ -137,10 +140,14 @@ class Objective:
     def terms(self, model: Model, pairs: Pairs, finished: Tensor, second: bool) -> tuple[dict[str, Tensor], Tensor]:
         """The loss terms, and a zero that keeps untrained heads in the graph of several processes."""
         pairs, soft = self._follow(pairs, finished)
+        own_start = second and self.second.own_start
+        if own_start:
+            pairs = self._begun(model, pairs, finished)
         output, unknown = self.predict(model, pairs, finished)
-        terms = self._on_pairs(output, pairs.tokens, unknown)
+        on_pairs = unknown & (finished == 0)[:, None] if own_start else unknown  # the others have left their pair
+        terms = self._on_pairs(output, pairs.tokens, on_pairs)
         if soft is not None and self.soft:
-            terms["soft"] = self.soft * soft_loss(output.logits, soft, unknown)
+            terms["soft"] = self.soft * soft_loss(output.logits, soft, on_pairs)
         if second:
             terms = {name: self.second.pairs * term for name, term in terms.items()}
         terms |= self._on_policy(output, pairs, unknown, second)
@@ -156,6 +163,18 @@ class Objective:
     def _follow(self, pairs: Pairs, finished: Tensor) -> tuple[Pairs, SoftTargets | None]:
         """The pairs to train on: the teacher's, or those of the source student (`distill.source`)."""
         return (pairs, None) if self.task.follow is None else self.task.follow(pairs, finished)
+
+    @torch.no_grad()
+    def _begun(self, model: Model, pairs: Pairs, finished: Tensor) -> Pairs:
+        """The pairs with the student's own tokens in the groups that are finished (B,): those of one evaluation."""
+        groups, tokens = self.teacher.groups, pairs.tokens.clone()
+        kept = groups.starts[self.last_point]
+        end = kept if self.causal else groups.length
+        with autocast(self.precision, self.device.type):
+            logits = model(pairs.noise[:, :end], torch.zeros_like(finished), pairs.condition).logits
+        begun = known(finished, groups)[:, :kept]
+        tokens[:, :kept] = torch.where(begun, logits[:, :kept].argmax(-1), tokens[:, :kept])
+        return replace(pairs, tokens=tokens)
 
     def _on_pairs(self, output: StudentOutput, tokens: Tensor, unknown: Tensor) -> dict[str, Tensor]:
         """The paper's terms; with loss_split the logits learn before the split and the continuous head after it."""

@@ -122,7 +122,7 @@ class _Run:
         if config.tf32 and self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
             torch.backends.cudnn.allow_tf32 = True
-        self.objective = Objective(task, config, self.accelerator)
+        self.objective = Objective(task, config, self.accelerator, student.causal)
         self.second, self.fake_score = self.objective.second, self.objective.fake_score
         self.bare = student.to(self.device)
         if config.checkpoint_blocks:

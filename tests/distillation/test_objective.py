@@ -12,6 +12,7 @@ from dd.distillation.on_policy import teacher_view
 from dd.distillation.training import train
 from dd.metrics.classifier import ClassifierConfig, SmallClassifier
 from dd.models.base import Filters, StudentOutput
+from dd.sampling.samplers import sample
 from tests.helpers.small.training import make_task, weights
 from tests.helpers.tiny import settings, tiny_student
 
@@ -85,3 +86,20 @@ def test_the_second_phase_may_aim_at_another_guidance(family, teacher, pairs, tm
     other = second_filters(Filters(guidance=2.0, top_k=3), SecondPhaseConfig(guidance=1.25))
     assert other == Filters(guidance=1.25, top_k=3)
     assert second_filters(other, SecondPhaseConfig()) == other
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_later_points_can_begin_with_the_students_own_tokens(family, teacher, pairs, tmp_path, causal):
+    student, codebook, point = tiny_student(teacher, family).eval(), teacher.codebook, 2
+    config = settings(timesteps=[0, point], second={"steps": 2, "warmup": 1, "score": 1.0, "own_start": True})
+    objective = Objective(make_task(teacher, pairs, tmp_path), config, Accelerator(cpu=True), causal)
+    finished = torch.tensor([0, point]).repeat(len(pairs))[: len(pairs)]
+    found = objective._begun(student, pairs, finished)
+    kept = teacher.groups.starts[point]
+    own = sample(student, codebook, pairs.noise, pairs.condition, (0,), until=point)
+    later = finished == point
+    assert torch.equal(codebook[found.tokens[later, :kept]], own[later])
+    assert torch.equal(found.tokens[~later], pairs.tokens[~later])
+    assert torch.equal(found.tokens[:, kept:], pairs.tokens[:, kept:])
+    terms, _ = objective.terms(student, pairs, torch.full_like(finished, point), second=True)
+    assert terms["cross_entropy"] == 0  # its pair is no longer what the student should draw

@@ -196,6 +196,7 @@ def test_without_held_out_pairs_there_are_no_such_curves(family, teacher, pairs,
 OWN_PREFIX = {"losses": {"own_prefix": 1.0}}
 SCORE = {"second": {"steps": 4, "warmup": 1, "score": 1.0}, "losses": {"own_prefix": 1.0}}
 CONDITIONAL = {"second": {"steps": 4, "warmup": 1, "conditional_score": 1.0}, "losses": {"own_prefix": 1.0}}
+OWN_START = {"second": {"steps": 4, "warmup": 1, "score": 1.0, "own_start": True}, "losses": {"own_prefix": 1.0}}
 FRECHET = {
     "second": {"steps": 4, "warmup": 1, "frechet": 0.1, "pairs": 0.5, "frechet_memory": 8},
     "losses": {"perceptual_network": "ours"},
@@ -204,7 +205,13 @@ FRECHET = {
 
 @pytest.mark.parametrize(
     ("given", "term"),
-    [(OWN_PREFIX, "own_prefix"), (SCORE, "score"), (CONDITIONAL, "conditional_score"), (FRECHET, "frechet")],
+    [
+        (OWN_PREFIX, "own_prefix"),
+        (SCORE, "score"),
+        (CONDITIONAL, "conditional_score"),
+        (OWN_START, "score"),
+        (FRECHET, "frechet"),
+    ],
 )
 @pytest.mark.parametrize("stop", [4, 5, 7])
 def test_terms_with_a_state_of_their_own_are_trained_and_resume_exactly(
