@@ -34,7 +34,7 @@ def has_quirk(sampler: object) -> bool:
 GROUPS = {"var": 10, "llamagen": 256, "janus": 576, "var-fashion": 5, "llamagen-fashion": 49}
 
 
-GROUPS |= {"t2i-fashion": 64, "llamagen-fashion-256": 256}
+GROUPS |= {"t2i-fashion": 64, "llamagen-fashion-256": 256, "var-fashion-680": 10}
 
 
 @pytest.mark.parametrize("name", preset_names())
