@@ -78,6 +78,7 @@ class StudentOptions:
     """Additions of ours to the authors' students, which small models gain from; all off gives the authors' design.
 
     teacher_input: a slot reads what the teacher reads there, and its own noise. The student starts as the teacher.
+    noise_guess: such a slot reads a linear guess of the codes before it, made of their noise, not the noise itself.
     noise_logits: a term of the logits that is bilinear in the slot's own noise and the codes.
     flow_steps: the logits go through so many steps of the noise-to-token map; 0 leaves it out.
     refinements: further passes of the trunk, each reading what the pass before it predicts.
@@ -89,13 +90,13 @@ class StudentOptions:
     noise_logits: bool = False
     flow_steps: int = 0
     refinements: int = 0
+    noise_guess: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("flow_steps", "refinements"):
-            if getattr(self, name) < 0:
-                raise DDError(f"student.{name}: expected 0 or more, got {getattr(self, name)}")
-        if self.refinements and not self.teacher_input:
-            raise DDError("student: refinements need teacher_input; switch it on or set refinements to 0")
+        if min(self.flow_steps, self.refinements) < 0:
+            raise DDError(f"student: expected 0 or more flow_steps, refinements, got {self.flow_steps, self.refinements}")
+        if (self.refinements or self.noise_guess) and not self.teacher_input:
+            raise DDError("student: refinements and noise_guess need teacher_input; switch it on or leave them out")
 
 
 class LossConfig(Section):

@@ -12,6 +12,9 @@ from dd.errors import DDError
 from dd.models.base import Student
 from dd.models.heads import FlowLogits, NoiseLogits
 
+# Share of the codes' spread that a guess from the noise starts with: the noise does not tell a code exactly.
+GUESS = 0.6
+
 
 class OptionalTerms(Student):
     """A student with the optional terms; its family gives the causal trunk, the inputs and the plain logits."""
@@ -20,10 +23,13 @@ class OptionalTerms(Student):
     options: StudentOptions
     noise_term: NoiseLogits
     flow_term: FlowLogits
+    noise_guess: nn.Linear
 
     def add_terms(self, options: StudentOptions, dim: int, code_dim: int, codes: int) -> None:
         """Make the optional terms, for a trunk of width `dim` and `codes` codes of width `code_dim`."""
         self.options, self.passes = options, options.refinements + 1
+        if options.noise_guess:
+            self.noise_guess = nn.Linear(code_dim, code_dim)
         if options.noise_logits:
             self.noise_term = NoiseLogits(dim, code_dim, codes)
         if options.flow_steps:
@@ -35,6 +41,15 @@ class OptionalTerms(Student):
             self.noise_term.init_weights(codebook)
         if self.options.flow_steps:
             self.flow_term.init_weights(codebook)
+        if self.options.noise_guess and codebook is not None:
+            self.noise_guess.load_state_dict({"weight": GUESS * codebook.std(0).diag(), "bias": codebook.mean(0)})
+
+    def guessed(self, x: Tensor) -> Tensor:
+        """(B, n, C): what the trunk reads for codes that are not known, from their noise x."""
+        if not self.options.noise_guess:
+            return x
+        with torch.autocast(x.device.type, enabled=False):
+            return self.noise_guess(x)
 
     def with_terms(self, x: Tensor, hidden: Tensor, logits: Tensor) -> Tensor:
         """The trunk's logits (B, L, V) with the optional terms; x (B, L, C), hidden (B, L, D)."""

@@ -7,6 +7,7 @@ import torch
 
 from dd.errors import DDError
 from dd.models.registry import build_student, student_config
+from dd.models.student import GUESS
 from tests.helpers.small.models import B, V, make_case, make_teacher
 
 
@@ -16,6 +17,7 @@ from tests.helpers.small.models import B, V, make_case, make_teacher
         {},
         {"teacher_input": True, "noise_logits": True, "refinements": 1, "layers": 2},
         {"teacher_input": True, "flow_steps": 3, "refinements": 2},
+        {"teacher_input": True, "noise_guess": True},
     ],
 )
 @pytest.mark.parametrize("kind", ["llamagen", "t2i", "var"])
@@ -41,7 +43,11 @@ def test_student_reads_every_position(kind, options):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"teacher_input": True, "noise_logits": True, "refinements": 2}, {"teacher_input": True, "flow_steps": 3}],
+    [
+        {},
+        {"teacher_input": True, "noise_logits": True, "refinements": 2},
+        {"teacher_input": True, "noise_guess": True, "flow_steps": 3},
+    ],
 )
 @pytest.mark.parametrize("kind", ["llamagen", "t2i", "var"])
 def test_first_groups_alone_are_predicted_the_same(kind, options):
@@ -62,9 +68,11 @@ def test_first_groups_alone_are_predicted_the_same(kind, options):
 
 
 @pytest.mark.parametrize("kind", ["llamagen", "t2i", "var"])
-def test_student_with_teacher_input_starts_as_the_teacher(kind):
+@pytest.mark.parametrize("guess", [False, True])
+def test_student_with_teacher_input_starts_as_the_teacher(kind, guess):
     teacher, condition = make_case(kind)
-    student = build_student("var" if kind == "var" else "llamagen", student_config(teacher, teacher_input=True))
+    options = student_config(teacher, teacher_input=True, noise_guess=guess)
+    student = build_student("var" if kind == "var" else "llamagen", options)
     student.initialise_from(teacher)
     tokens, groups = torch.randint(V, (B, student.groups.length)), student.groups
     for finished in (0, 2):
@@ -73,6 +81,16 @@ def test_student_with_teacher_input_starts_as_the_teacher(kind):
         here = groups.slice(finished)
         logits = student(x, torch.full((B,), finished), condition).logits[:, here]
         torch.testing.assert_close(logits, teacher.logits(tokens, condition)[:, here], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["llamagen", "var"])
+def test_a_guess_from_noise_looks_like_codes(kind):
+    teacher, _ = make_case(kind)
+    student = build_student(kind, student_config(teacher, teacher_input=True, noise_guess=True))
+    student.initialise_from(teacher)
+    guesses, codes = student.guessed(torch.randn(20000, 6)), teacher.codebook
+    torch.testing.assert_close(guesses.mean(0), codes.mean(0), atol=0.03, rtol=0)
+    torch.testing.assert_close(guesses.std(0), GUESS * codes.std(0), atol=0.03, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["llamagen", "var"])
@@ -103,5 +121,5 @@ def test_student_mistakes_are_explained():
         wide.initialise_from(teacher)
     with pytest.raises(DDError, match="at most the teacher's 3 layers, got 9"):
         build_student("llamagen", student_config(teacher, layers=9)).initialise_from(teacher)
-    with pytest.raises(DDError, match="refinements need teacher_input"):
+    with pytest.raises(DDError, match="noise_guess need teacher_input"):
         build_student("var", student_config(other, refinements=1))

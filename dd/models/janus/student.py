@@ -66,7 +66,7 @@ class JanusStudent(Trunk, OptionalTerms):
 
     def _embed(self, x: Tensor, known: Tensor) -> Tensor:
         """(B, L, C): noise and codes as the aligner reads them; a known code gets the teacher's own embedding."""
-        narrow = self.code_input(x)
+        narrow = self.code_input(self.guessed(x))
         if not (self.options.teacher_input and bool(known.any())):
             return narrow
         exact = self.generation_embeddings(nearest_code(x, self.known_codes))

@@ -81,7 +81,7 @@ class DDLlamaGen(Trunk, OptionalTerms):
 
     def _previous(self, previous: Tensor, known: Tensor) -> Tensor:
         """(B, L - 1, D): embedded previous slots; a known code gets the teacher's own embedding."""
-        embedded = self.tok_embeddings(previous)
+        embedded = self.tok_embeddings(self.guessed(previous))
         if not bool(known.any()):
             return embedded
         exact = self.code_embeddings(nearest_code(previous, self.known_codes))

@@ -66,7 +66,7 @@ class DDVAR(Trunk, OptionalTerms):
 
         def run(before: Tensor | None, number: int) -> Tensor:
             nonlocal own
-            codes = x
+            codes = torch.where(known[..., None], x, self.guessed(x)) if self.options.noise_guess else x
             if before is not None:
                 guess = before.softmax(-1) @ self.quantize.embedding.weight
                 codes, own = torch.where(known[..., None], x, guess), own + self.pass_embed.weight[number]

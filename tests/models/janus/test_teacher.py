@@ -56,7 +56,7 @@ def test_refusals(teacher):
         teacher.start(prompts(), Filters(guidance=5.0, guidance_tokens=3))
     with pytest.raises(DDError, match="prefix: expected at most 16 tokens, got 17; shorten it"):
         teacher.start(prompts(), Filters(), torch.zeros(3, 17, dtype=torch.int64))
-    with pytest.raises(DDError, match="refinements need teacher_input"):
+    with pytest.raises(DDError, match="noise_guess need teacher_input"):
         JanusStudentConfig(refinements=2)
     with pytest.raises(DDError, match=r"a transformer of 48 codes and 16 tokens .* got 20 codes and 9 tokens"):
         JanusTeacher(Transformer(JanusConfig(**SIZES | {"vocab_size": 20, "block_size": 9})), teacher.tokenizer)
