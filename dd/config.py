@@ -94,7 +94,9 @@ class StudentOptions:
 
     def __post_init__(self) -> None:
         if min(self.flow_steps, self.refinements) < 0:
-            raise DDError(f"student: expected 0 or more flow_steps, refinements, got {self.flow_steps, self.refinements}")
+            raise DDError(
+                f"student: expected 0 or more flow_steps, refinements, got {self.flow_steps, self.refinements}"
+            )
         if (self.refinements or self.noise_guess) and not self.teacher_input:
             raise DDError("student: refinements and noise_guess need teacher_input; switch it on or leave them out")
 
