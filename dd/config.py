@@ -93,10 +93,8 @@ class StudentOptions:
     noise_guess: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.flow_steps, self.refinements) < 0:
-            raise DDError(
-                f"student: expected 0 or more flow_steps, refinements, got {self.flow_steps, self.refinements}"
-            )
+        if min(counts := (self.flow_steps, self.refinements)) < 0:
+            raise DDError(f"student: expected flow_steps and refinements of 0 or more, got {counts}")
         if (self.refinements or self.noise_guess) and not self.teacher_input:
             raise DDError("student: refinements and noise_guess need teacher_input; switch it on or leave them out")
 
