@@ -123,3 +123,5 @@ def test_student_mistakes_are_explained():
         build_student("llamagen", student_config(teacher, layers=9)).initialise_from(teacher)
     with pytest.raises(DDError, match="noise_guess need teacher_input"):
         build_student("var", student_config(other, refinements=1))
+    with pytest.raises(DDError, match="noise_guess need teacher_input"):
+        build_student("var", student_config(other, noise_guess=True))

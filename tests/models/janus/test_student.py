@@ -26,7 +26,7 @@ def make_student(teacher, **options):
 OPTIONS = {
     "plain": {},
     "teacher_input": {"teacher_input": True},
-    "all": {"teacher_input": True, "noise_logits": True, "flow_steps": 3, "refinements": 2},
+    "all": {"teacher_input": True, "noise_logits": True, "flow_steps": 3, "refinements": 2, "noise_guess": True},
 }
 
 
