@@ -1,5 +1,6 @@
 """What an experiment needs is known before its first second: packages, weights, references, captions, disk."""
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -121,7 +122,7 @@ def test_processes_by_which_an_update_does_not_divide_are_found(bare: Path, monk
     ways = {
         "3": ["start 1, 2, 4, or change distill.global_batch"],
         "4": [],
-        f"--config_file {ROOT}/docs/accelerate/gpus-8.yaml": [],
+        f"--config_file {shlex.quote(str(ROOT))}/docs/accelerate/gpus-8.yaml": [],
     }
     for setting, expected in ways.items():
         monkeypatch.setenv("DD_LAUNCH", setting)
