@@ -206,7 +206,7 @@ def _data_uri(path: Path) -> str | None:
 
 def _inline_svg(path: Path) -> Markup | None:
     """Our own SVG without its XML prologue, its ids made unique on the page."""
-    return _svg(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else None
+    return _svg(path.read_text(encoding="utf-8"), "/".join(path.parts[-2:])) if path.is_file() else None
 
 
 def _svg(text: str, name: str) -> Markup:
