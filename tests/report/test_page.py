@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+import shutil
 import subprocess
 from html import unescape
 from html.parser import HTMLParser
@@ -53,6 +54,13 @@ def test_page_is_self_contained(imagined_results: Path):
     assert "prefers-color-scheme: dark" in text
     for needed in ("a" * 64, "python -m stages.evaluate llamagen-toy", "SHA-256 of params.yaml"):
         assert needed in text
+
+
+def test_the_page_does_not_depend_on_the_folder(imagined_results: Path, tmp_path: Path):
+    copy = tmp_path / "another clone"
+    shutil.copytree(imagined_results, copy)
+    rows = collect(imagined_results)
+    assert render_page(copy, rows) == render_page(imagined_results, rows)
 
 
 def test_page_without_figures_or_teacher(tmp_path: Path):
